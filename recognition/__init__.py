@@ -1,1 +1,1 @@
-"""Learns from faces: reads shards, trains a recogniser, exports it, and knows face vectors. Imports nothing else of facemint."""
+"""Learns from faces: shards, recognisers, face vectors. Imports nothing else of facemint."""
