@@ -52,7 +52,7 @@ def as_input(pixels: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:
 def moved(
     pixels: Float[Tensor, "b 3 s s"], landmarks: Float[Tensor, "b 5 2"], rng: torch.Generator
 ) -> tuple[Float[Tensor, "b 3 s s"], Float[Tensor, "b 5 2"]]:
-    """Turns each picture by up to 25 deg, scales it by 0.7 to 1.35, shifts it by up to 14 px; the landmarks move along."""
+    """Turns each picture by up to 25 deg, scales it by 0.7 to 1.35, shifts it by up to 14 px; landmarks move along."""
     count, centre = len(pixels), (SIZE_PX - 1) / 2
     angle = (torch.rand(count, generator=rng) * 2 - 1) * math.radians(25)
     scale = torch.exp(torch.empty(count).uniform_(math.log(0.7), math.log(1.35), generator=rng))
