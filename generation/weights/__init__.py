@@ -1,4 +1,4 @@
-"""The bundled weights: which file a name stands for, and the hash that it must have. CARD.md tells what they were trained on.
+"""The bundled weights: which file a name stands for, and the hash that it must have. CARD.md is about them.
 
 `weights.json` is written by `make weights` beside the files: {name: {file, sha256, space, dimensions}}.
 """
