@@ -125,7 +125,7 @@ class Choice:
 
     def draw(self, row: float, person: float) -> float:
         upto = list(itertools.accumulate(self.weights or ()))
-        return self.values[bisect.bisect_right(upto, row * upto[-1])]
+        return self.values[bisect.bisect_right(upto[:-1], row * upto[-1])]
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Integers:
             raise ValueError(f"low, high: expected whole numbers, got {self.low}, {self.high}")
 
     def draw(self, row: float, person: float) -> float:
-        return float(self.low + math.floor((self.high - self.low + 1) * row))
+        return float(min(self.low + math.floor((self.high - self.low + 1) * row), self.high))
 
 
 @dataclass(frozen=True)
@@ -219,12 +219,12 @@ class Planner:
 
 
 def _uniform(entropy: list[int], stream: int, name: str) -> float:
-    """A uniform number in (0, 1) of 53 bits, neither end included, that only these arguments decide.
+    """A uniform number in (0, 1) of 52 bits, neither end included, that only these arguments decide.
 
     The stream is part of the spawn key because SeedSequence pads its entropy with zeros: [s, i] alone is [s, i, 0].
     """
     seeds = np.random.SeedSequence(entropy, spawn_key=(stream, zlib.crc32(name.encode())))
-    return ((int(seeds.generate_state(1, np.uint64)[0]) >> 11) + 0.5) / 2**53
+    return ((int(seeds.generate_state(1, np.uint64)[0]) >> 12) + 0.5) / 2**52
 
 
 def _as_stored(value: float) -> float:
