@@ -9,12 +9,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from benchmarks.bins import write_bin
-from generation.world.scenes import PROTOCOLS, protocol_pairs
 from jaxtyping import UInt8
-from stages.embed.align import align
+from stages.embed.align import crop
 
+from benchmarks.bins import write_bin
 from generation.world import attribute_table, render
+from generation.world.scenes import PROTOCOLS, protocol_pairs
 
 PROTOCOL_STREAM = 7_003  # of SeedSequence, beside the seed and the protocol's place
 JPEG_QUALITY = 95
@@ -42,7 +42,7 @@ def write_protocols(folder: Path, pairs: int, seed: int, folds: int = 10) -> Non
         for start in range(0, len(people), BLOCK):
             rows = slice(start, start + BLOCK)
             drawn = render(people[rows], attributes[rows], plan.seeds[rows])
-            jpegs += [_jpeg(crop) for crop in align(drawn.pixels, drawn.landmarks)]
+            jpegs += [_jpeg(aligned) for aligned in crop(drawn.pixels, drawn.landmarks)]
         write_bin(path, jpegs, plan.same)
 
 

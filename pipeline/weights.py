@@ -23,16 +23,18 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from benchmarks.protocols import load_protocols, score
-from generation.world.scenes import training_attributes
 from jaxtyping import Float32, Int64, UInt8
 from jinja2 import StrictUndefined, Template
-from recognition.train import Recipe, export_onnx, train
-from stages.embed.align import align
+from stages.embed.align import crop
 
+from benchmarks.protocols import load_protocols, score
 from generation.train import DetectorRecipe, export_detector, faceless, train_detector
 from generation.world import attribute_table, render, sample_people
+from generation.world.scenes import training_attributes
 from pipeline.protocols import write_protocols
+from recognition.export import export_onnx
+from recognition.margins import ArcFace
+from recognition.train import Progress, Recipe, train
 
 Say = Callable[[str], None]
 
@@ -44,9 +46,7 @@ BLOCK = 25  # people rendered by one job
 def _embedder_recipe(backbone: str, seed: int) -> Recipe:
     return Recipe(
         backbone=backbone,
-        margin="arcface",
-        margin_rad=0.4,
-        scale=32.0,
+        margin=ArcFace(margin_rad=0.4, scale=32.0),
         epochs=16,
         batch_size=128,
         peak_lr=2e-3,
@@ -80,8 +80,8 @@ class WeightsRecipe:
     protocol_pairs: int = 3000
     seed: int = 20_26
     detector: DetectorRecipe = field(default_factory=lambda: DetectorRecipe(threads=1))
-    embedder_a: Recipe = field(default_factory=lambda: _embedder_recipe("embedder_a", seed=1))
-    embedder_b: Recipe = field(default_factory=lambda: _embedder_recipe("embedder_b", seed=2))
+    embedder_a: Recipe = field(default_factory=lambda: _embedder_recipe("residual_a", seed=1))
+    embedder_b: Recipe = field(default_factory=lambda: _embedder_recipe("plain_b", seed=2))
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _render_block(folder: Path, first: int, *, pictures: int, stream: int, seed:
             file,
             pictures=drawn.pixels,
             landmarks=drawn.landmarks,
-            crops=align(drawn.pixels, drawn.landmarks),
+            crops=crop(drawn.pixels, drawn.landmarks),
             labels=np.repeat(np.arange(first, first + BLOCK), pictures),
             yaw_deg=np.array([row["yaw_deg"] for row in rows], np.float32),
         )
@@ -194,8 +194,14 @@ def _train_detector(renders: Renders, recipe: WeightsRecipe, work: Path) -> None
 
 def _train_embedder(renders: Renders, recipe: Recipe, folder: Path) -> None:
     if not folder.with_suffix(".onnx").exists():
-        trained = train(renders.crops, renders.labels, recipe, folder, _say(folder.name))
+        say = _say(folder.name)
+        trained = train(renders.crops, renders.labels, recipe, folder, on_progress=lambda at: _now_and_then(at, say))
         export_onnx(trained.model, folder.with_suffix(".onnx"))
+
+
+def _now_and_then(at: Progress, say: Say) -> None:
+    if at.step % 100 == 0 or at.step == at.steps:
+        say(str(at))
 
 
 def _say(name: str) -> Say:
