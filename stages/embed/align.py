@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 
-# Where the five points of a 112x112 crop are (Deng et al., 2019, https://arxiv.org/abs/1801.07698). The field keeps them,
-# and what it scales them to, in float32; the seventh digit of a matrix shows it.
+# Where the five points of a 112x112 crop are (Deng et al., 2019, https://arxiv.org/abs/1801.07698). The field keeps
+# them, and what it scales them to, in float32; the seventh digit of a matrix shows it.
 TEMPLATE_112 = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
     dtype=np.float32,
@@ -65,7 +65,7 @@ def similarity(points: Float64[np.ndarray, "b 5 2"], onto: Float64[np.ndarray, "
 def crop(
     pixels: UInt8[np.ndarray, "b h w 3"], landmarks: Float32[np.ndarray, "b 5 2"], size_px: int = 112
 ) -> UInt8[np.ndarray, "b s s 3"]:
-    """Aligned crops, bilinear, black outside the picture; the whole picture resized where landmarks are not `alignable`.
+    """Aligned crops, bilinear, black outside the picture; the whole picture where landmarks are not `alignable`.
 
     Args:
         pixels: Pictures, of any channel order.

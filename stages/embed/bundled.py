@@ -1,4 +1,4 @@
-"""The bundled embedders: trained on the world's renders alone, run as real ones are, through insightface's ONNX path."""
+"""The bundled embedders: trained on the world's renders alone, run as real ones are, by insightface's ONNX path."""
 
 from __future__ import annotations
 
