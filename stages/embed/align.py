@@ -1,7 +1,7 @@
 """Alignment: five landmarks onto the ArcFace template, by the best similarity; the field's `norm_crop`.
 
-Landmarks are (x, y) in pixels, the middle of the top left pixel at (0, 0), in the order left eye, right eye, nose, left mouth corner, right
-mouth corner, where left is the left side of the picture.
+Landmarks are (x, y) in pixels, the middle of the top left pixel at (0, 0), in the order left eye, right eye, nose, left
+mouth corner, right mouth corner, where left is the left side of the picture.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 
-# Where the five points of a 112x112 crop are (Deng et al., 2019, https://arxiv.org/abs/1801.07698). The field keeps them, and what it
-# scales them to, in float32; the seventh digit of a matrix shows it.
+# Where the five points of a 112x112 crop are (Deng et al., 2019, https://arxiv.org/abs/1801.07698). The field keeps
+# them, and what it scales them to, in float32; the seventh digit of a matrix shows it.
 TEMPLATE_112 = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
     dtype=np.float32,
@@ -42,9 +42,9 @@ def alignable(landmarks: Float32[np.ndarray, "b 5 2"]) -> Bool[np.ndarray, " b"]
 def similarity(points: Float64[np.ndarray, "b 5 2"], onto: Float64[np.ndarray, "5 2"]) -> Float64[np.ndarray, "b 2 3"]:
     """The similarity of least squared error from each set of points to `onto`, in closed form (Umeyama, 1991).
 
-    In the plane his singular value decomposition is not needed: with a point as the complex number x + iy, both sets centred, the rotation
-    and scale are one complex number, s e^(i angle) = sum(conj(p) q) / sum(|p|^2). No complex number is a reflection, which the paper
-    excludes by the sign of a determinant (eqs. 39 to 42).
+    In the plane his singular value decomposition is not needed: with a point as the complex number x + iy, both sets
+    centred, rotation and scale are one complex number, s e^(i angle) = sum(conj(p) q) / sum(|p|^2). Multiplying by it
+    never reflects, which the paper ensures by the sign of a determinant (eqs. 39 to 42).
 
     Returns:
         Matrices that take (x, y, 1) to the template.
@@ -65,7 +65,7 @@ def similarity(points: Float64[np.ndarray, "b 5 2"], onto: Float64[np.ndarray, "
 def crop(
     pixels: UInt8[np.ndarray, "b h w 3"], landmarks: Float32[np.ndarray, "b 5 2"], size_px: int = 112
 ) -> UInt8[np.ndarray, "b s s 3"]:
-    """Aligned crops, bilinear, black where the crop leaves the picture. Without `alignable` landmarks the whole picture, resized.
+    """Aligned crops, bilinear, black outside the picture; the whole picture where landmarks are not `alignable`.
 
     Args:
         pixels: Pictures, of any channel order.
