@@ -161,6 +161,23 @@ def meet(radius: Tensor, origin: Tensor, ray: Tensor, start: Tensor, steps: int,
     return t, gap(radius, origin, ray, t)
 
 
+def close_in(radius: Tensor, origin: Tensor, ray: Tensor, start: Tensor, steps: int, stride: float) -> tuple[Tensor, Tensor]:
+    """As `meet`, but where a ray has been on both sides of the surface it goes between the two (regula falsi)."""
+    t, left = start, gap(radius, origin, ray, start)
+    out_t, out_left = t, left.clamp(min=1e-4)
+    in_t, in_left = torch.full_like(t, 1e4), torch.full_like(t, -1e-4)
+    for _ in range(steps):
+        inside = left < 0
+        in_t, in_left = torch.where(inside, t, in_t), torch.where(inside, left, in_left)
+        out_t, out_left = torch.where(inside, out_t, t), torch.where(inside, out_left, left)
+        share = (out_left / (out_left - in_left)).clamp(0.06, 0.94)
+        between = out_t + (in_t - out_t) * share
+        both = (in_t < 1e3) & (out_t < in_t)
+        t = torch.where(both, between, t + stride * left)
+        left = gap(radius, origin, ray, t)
+    return t, left
+
+
 def gap(radius: Tensor, origin: Tensor, ray: Tensor, t: Tensor) -> Tensor:
     """Radial distance of the points origin + t * ray above the surface; negative inside."""
     places, distance = node(*(origin[:, i : i + 1] + t * ray[:, i : i + 1] for i in range(3)))

@@ -41,7 +41,13 @@ def sprinkle(texture: Tensor, u: Tensor, v: Tensor) -> Tensor:
 
 
 def colour(r: float, g: float, b: float, like: Tensor) -> Tensor:
-    return torch.tensor([r, g, b], dtype=torch.float32, device=like.device).reshape(1, 3, 1, 1)
+    """Three numbers as (1, 3, 1, 1), where `like` is."""
+    return _constant(r, g, b, like.device)
+
+
+@lru_cache(maxsize=512)
+def _constant(r: float, g: float, b: float, device: torch.device) -> Tensor:
+    return torch.tensor([r, g, b], dtype=torch.float32, device=device).reshape(1, 3, 1, 1)
 
 
 def edge(distance: Tensor, soft: float = 0.010) -> Tensor:
@@ -78,7 +84,7 @@ class Paint:
 
     def darken(self, share: Tensor, by: Tensor) -> None:
         """Multiplies by `by` (b or 1, 3, 1, 1) where the share is 1."""
-        self.base = self.base * (1 - share * (1 - by))
+        self.base = self.base * torch.addcmul(_constant(1.0, 1.0, 1.0, by.device), share, by - 1)
 
     def name(self, where: Tensor, part: int) -> None:
         self.part = torch.where(where, torch.full_like(self.part, part), self.part)
