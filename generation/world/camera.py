@@ -15,7 +15,7 @@ from generation.world.attributes import CONTROLS
 DISTANCE = 8.0                                                                      # decimetres from the head's origin
 SCALE = 41.0 / 112                                                                  # pixels per decimetre at the eyes, of the picture's side
 EYE_DEPTH = 0.85
-RAISE = 0.19                                                                        # the height that lands in the middle of the picture
+RAISE = 0.22                                                                        # the height that lands in the middle of the picture
 
 
 def rotation(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
