@@ -63,15 +63,15 @@ def _skull(m: Anatomy) -> None:
     m.skull_width = 0.785 + 0.034 * t.skull_width + 0.01 * child
     m.skull_height = 0.98 + 0.04 * t.skull_height + 0.03 * child
     m.skull_depth = 0.98 + 0.045 * t.skull_depth - 0.03 * child
-    m.face_width = (0.572 + 0.034 * t.jaw_width + 0.03 * (male - 0.5)) * (1 - 0.05 * child)
-    m.face_low = (0.685 + 0.038 * t.face_length + 0.025 * (male - 0.5)) * (1 - 0.25 * child)
+    m.face_width = (0.585 + 0.034 * t.jaw_width + 0.03 * (male - 0.5)) * (1 - 0.05 * child)
+    m.face_low = (0.655 + 0.038 * t.face_length + 0.025 * (male - 0.5)) * (1 - 0.22 * child)
     m.jaw_drop = 0.11 * m.a.mouth_open
     m.forehead_slope = 0.05 * t.forehead_slope + 0.02 * (male - 0.5) - 0.03 * child
     m.brow_ridge = (0.028 + 0.016 * t.brow_ridge + 0.03 * (male - 0.5)) * (1 - 0.8 * child)
     m.temple = 0.02 + 0.015 * t.temple + 0.02 * old - 0.02 * child
     m.jaw_corner = (0.026 + 0.022 * t.jaw_angle + 0.03 * (male - 0.5)) * (1 - child) + 0.01 * old
-    m.chin_lat = (-47 - 2.2 * t.chin_length + 8 * child) * DEG - m.jaw_drop * 0.8
-    m.chin_width = (17 + 3.2 * t.chin_width + 3 * (male - 0.5)) * DEG
+    m.chin_lat = (-45.5 - 2.2 * t.chin_length + 8 * child) * DEG - m.jaw_drop * 0.8
+    m.chin_width = (18.5 + 3.2 * t.chin_width + 3 * (male - 0.5)) * DEG
     m.chin_out = (0.125 + 0.035 * t.chin_protrusion + 0.02 * (male - 0.5)) * (1 - 0.35 * child)
     m.cheekbone = 0.05 + 0.024 * t.cheekbone - 0.02 * child + 0.02 * m.a.smile.clamp(min=0)
     m.cheekbone_lat = (3 + 2.5 * t.cheekbone_height) * DEG
@@ -84,7 +84,7 @@ def _skull(m: Anatomy) -> None:
 
 def _nose(m: Anatomy) -> None:
     t, small = m.t, 1 - 0.45 * m.child
-    m.nose_lat = (-6.5 - 2.3 * t.nose_length + 2.0 * m.child - 2 * m.old) * DEG
+    m.nose_lat = (-5.3 - 2.3 * t.nose_length + 2.0 * m.child - 2 * m.old) * DEG
     m.nose_out = (0.17 + 0.036 * t.nose_protrusion) * small * (1 + 0.07 * m.old)
     m.nose_bridge = (0.075 + 0.028 * t.nose_bridge) * (1 - 0.55 * m.child)
     m.nose_ridge = (5.7 + 0.75 * t.nose_ridge) * DEG
@@ -120,8 +120,8 @@ def _eyes(m: Anatomy) -> None:
 
 def _mouth(m: Anatomy) -> None:
     t, a = m.t, m.a
-    m.mouth_lat = (-25.5 + 1.15 * t.mouth_height + 4.2 * m.child) * DEG
-    m.mouth_half = (15.6 + 1.5 * t.mouth_width + 3.0 * a.smile - 1.5 * a.mouth_open) * DEG * (1 - 0.12 * m.child)
+    m.mouth_lat = (-23.6 + 1.15 * t.mouth_height + 3.4 * m.child) * DEG
+    m.mouth_half = (14.9 + 1.5 * t.mouth_width + 3.0 * a.smile - 1.5 * a.mouth_open) * DEG * (1 - 0.12 * m.child)
     full = (1 - 0.4 * m.old) * (1 - 0.2 * (m.male - 0.5))
     m.lip_up = (3.0 + 0.75 * t.upper_lip) * DEG * full * (1 - 0.12 * a.smile)
     m.lip_low = (3.9 + 0.85 * t.lower_lip) * DEG * full * (1 - 0.1 * a.smile)

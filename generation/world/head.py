@@ -197,7 +197,7 @@ def close_in(radius: Tensor, origin: Tensor, ray: Tensor, start: Tensor, steps: 
         both = (in_t < 1e3) & (out_t > 0) & (out_t < in_t)
         t = torch.where(both, between, t + torch.where(left > 0, (stride * left).clamp(min=0.02), stride * left))
         left = gap(radius, origin, ray, t)
-    return t, left
+    return t, torch.where(in_t < 1e3, left.clamp(max=0), left)                      # who has been inside has met it
 
 
 def gap(radius: Tensor, origin: Tensor, ray: Tensor, t: Tensor) -> Tensor:

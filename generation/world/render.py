@@ -207,9 +207,10 @@ def _light(m: Anatomy, lens: camera.Camera, maps: Tensor, styles: Tensor, size: 
     origin, ray_head = lens.to_head(place), lens.to_head(ray)
     radius = maps[:, :1].contiguous()
     t, left = head.close_in(radius, origin, ray_head, near.expand_as(ray[:, :1]), steps=4, stride=0.62)
-    t = torch.where(left < 0.012, t, torch.maximum(t, far))                         # past a nose, on to the cheek behind it
+    met = left < 0.012
+    t = torch.where(met, t, torch.maximum(t, far))                                  # past a nose, on to the cheek behind it
     t, left = head.close_in(radius, origin, ray_head, t, steps=3, stride=0.62)
-    t = torch.where(left < 0.012, t, torch.full_like(t, things.FAR))
+    t = torch.where(met | (left < 0.012), t, torch.full_like(t, things.FAR))
     point = origin + t.clamp(max=12) * ray_head
     paint, normal_head = _head_paint(m, maps, point, styles)
     scene = _Scene(t, lens.from_head(normal_head), paint)
@@ -310,7 +311,7 @@ def _shadow(m: Anatomy, maps: Tensor, point: Tensor, light: Tensor) -> Tensor:
     point = point[:, :, :1].contiguous()                               # one ray a pixel will do
     radius = maps[:, :1].contiguous()
     free = torch.ones_like(point[:, :1])
-    for s in (0.08, 0.16, 0.27, 0.42, 0.62, 0.9):
+    for s in (0.11, 0.18, 0.28, 0.42, 0.62, 0.9):
         left = head.gap(radius, point, light.expand_as(point), s * torch.ones_like(free))
         free = torch.minimum(free, 0.5 + left * (2.6 / s))
     free = ramp(free.clamp(0, 1), 0.0, 0.9)

@@ -214,7 +214,7 @@ def _eye(m: Anatomy, p: Paint, lon: Tensor, side: Tensor, lat: Tensor) -> None:
     p.cover(edge((0.42 - d) * m.iris, 0.012) * open_, colour(0.012, 0.010, 0.010, lat))
     hx, hy = gx / m.iris + 0.36, gy / m.iris - 0.38
     p.cover(edge((0.24 - (hx * hx + hy * hy).sqrt()) * m.iris, 0.012) * open_, colour(1.5, 1.5, 1.5, lat))
-    lash = (1 - ((y - lid) / (0.95 * DEG)) ** 2).clamp(min=0) * ramp(t.abs(), 1.12, 1.0)
+    lash = (1 - ((y - lid) / ((1.3 - 0.4 * m.male) * DEG)) ** 2).clamp(min=0) * ramp(t.abs(), 1.12, 1.0)
     p.cover((lash * (1.0 - 0.25 * m.male)).clamp(0, 0.92), colour(0.025, 0.018, 0.016, lat))
     rim = (1 - ((y - lower) / (0.6 * DEG)) ** 2).clamp(min=0) * within
     p.darken(rim * 0.5, colour(0.55, 0.38, 0.36, lat))
