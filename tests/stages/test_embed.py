@@ -93,7 +93,7 @@ def test_a_detector_of_another_hash_is_refused(weights):
 def test_preflight_can_ask_for_the_weights_without_loading_them(weights):
     Bundled.check_weights(SPACE, weights)
     write_detector(weights / "detector.onnx")
-    with pytest.raises(ValueError, match="expected detector.onnx with sha256"):
+    with pytest.raises(ValueError, match=r"expected detector.onnx with sha256"):
         Bundled.check_weights(SPACE, weights)
     (weights / "embedder_a.onnx").unlink()
     with pytest.raises(ValueError, match="found no such file"):
