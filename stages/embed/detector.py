@@ -39,8 +39,8 @@ class Detector:
         self, pictures: UInt8[np.ndarray, "b 112 112 3"]
     ) -> tuple[Float32[np.ndarray, "b 5 2"], Float32[np.ndarray, " b"]]:
         """Landmarks as `stages.embed.align` orders and places them, and the probabilities of a face."""
-        # One at a time, a tenth slower: sums over a heatmap are cut into vectors by where it lies in memory, so the last
-        # bit of a landmark depends on the place in a batch.
+        # One at a time, a tenth slower: sums over a heatmap are cut into vectors by where it lies in memory, so the
+        # last bit of a landmark depends on the place in a batch.
         landmarks, found = in_batches(self._run, pictures, 1)
         return landmarks, found
 
