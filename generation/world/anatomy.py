@@ -97,7 +97,7 @@ def _nose(m: Anatomy) -> None:
 
 def _eyes(m: Anatomy) -> None:
     t, a = m.t, m.a
-    m.eye_lon = (21.2 + 1.15 * t.eye_spacing) * DEG
+    m.eye_lon = (22.9 + 1.15 * t.eye_spacing) * DEG
     m.eye_lat = (16.0 + 1.1 * t.eye_height - 6.0 * m.child) * DEG
     big = (1 + 0.085 * t.eye_size - 0.03 * (m.male - 0.5)) * (1 + 0.27 * m.child) * (1 - 0.08 * m.old)
     m.eye_half = 11.8 * DEG * big
