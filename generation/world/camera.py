@@ -69,9 +69,9 @@ class Camera:
         y = self.centre[:, 1:] - s * (points[:, :, 1] - RAISE)
         return torch.stack([x, y], -1) - 0.5
 
-    def grid(self, side: int) -> tuple[Tensor, Tensor]:
-        """Columns and rows of the middles of side * side pixels, (b, 1, side, side)."""
-        line = torch.arange(side, device=self.centre.device, dtype=torch.float32) + 0.5
+    def grid(self, side: int, step: float) -> tuple[Tensor, Tensor]:
+        """Columns and rows of the middles of side * side squares of `step` pixels, (b, 1, side, side)."""
+        line = (torch.arange(side, device=self.centre.device, dtype=torch.float32) + 0.5) * step
         shape = (self.centre.shape[0], 1, side, side)
         return line.expand(shape), line[:, None].expand(shape)
 

@@ -173,13 +173,18 @@ class _Pixels:
 
 
 def _march(m: Anatomy, maps: Tensor, lens: camera.Camera, size: int) -> tuple[_Pixels, Tensor, Tensor]:
-    """One ray a pixel: which pixels may be struck, and the nearest and farthest paths to the head about each of these (b, 1, 1, n)."""
-    side = -(-size // 8) * 8                                                        # whole vector registers per row
-    ray = lens.rays(*lens.grid(side))
-    origin, ray_head = lens.to_head(lens.origin()), lens.to_head(ray)
-    start = (camera.DISTANCE - 1.62) * torch.ones_like(ray[:, :1])
-    t, left = head.meet(maps[:, :1].contiguous(), origin, ray_head, start, steps=17, least=0.06)
-    struck = (left < 0.09) | (things.ear_sphere(m, origin, ray_head) > 0)
+    """Few rays first, then one a pixel: which pixels may be struck, and the nearest and farthest paths to the head about each (b, 1, 1, n)."""
+    side = -(-size // 16) * 16                                                      # whole vector registers per row
+    radius, origin = maps[:, :1].contiguous(), lens.to_head(lens.origin())
+    ray_head = lens.to_head(lens.rays(*lens.grid(side // 2, 2.0)))
+    start = (camera.DISTANCE - 1.62) * torch.ones_like(ray_head[:, :1])
+    t, _ = head.meet(radius, origin, ray_head, start, steps=13, least=0.06)
+    start = F.interpolate(-F.max_pool2d(-t, 3, stride=1, padding=1), scale_factor=2, mode="nearest") - 0.08
+    ray = lens.rays(*lens.grid(side, 1.0))
+    ray_head = lens.to_head(ray)
+    t, left = head.meet(radius, origin, ray_head, start, steps=8, least=0.06)
+    met = left < 0.09
+    struck = met | (things.ear_sphere(m, origin, ray_head) > 0)
     struck = struck | (things.neck(m, lens.origin(), ray, _neck_top(lens))[0] < things.FAR / 2)
     struck = struck | (things.shoulders(m, lens.origin(), ray)[0] < things.FAR / 2)
     if (m.hat > 1.5).any():
@@ -188,10 +193,9 @@ def _march(m: Anatomy, maps: Tensor, lens: camera.Camera, size: int) -> tuple[_P
         near = _surface(maps, _aims(m)[:, 1:2])[:, 0]
         _, arm, front, glass = things.glasses(m, origin, ray_head, near)
         struck = struck | (front + glass > 0) | (arm < things.FAR / 2)
-    struck = F.max_pool2d(struck * 1.0, 3, stride=1, padding=1) > 0
-    pixels = _Pixels(struck, size)
-    nearest, farthest = -F.max_pool2d(-t, 3, stride=1, padding=1), F.max_pool2d(t, 3, stride=1, padding=1)
-    return pixels, pixels.pick(nearest) - 0.08, pixels.pick(farthest) - 0.08
+    struck, nearest, farthest = (F.max_pool2d(x, 3, stride=1, padding=1) for x in (struck * 1.0, -t, torch.where(met, t, 0.0)))
+    pixels = _Pixels(struck > 0, size)
+    return pixels, pixels.pick(-nearest) - 0.08, pixels.pick(farthest) - 0.08
 
 
 def _neck_top(lens: camera.Camera) -> Tensor:
