@@ -13,7 +13,7 @@ from generation.world.anatomy import DEG, columns
 from generation.world.attributes import CONTROLS
 
 DISTANCE = 8.0                                                                      # decimetres from the head's origin
-SCALE = 42.0 / 112                                                                  # pixels per decimetre at the eyes, of the picture's side
+SCALE = 43.5 / 112                                                                  # pixels per decimetre at the eyes, of the picture's side
 EYE_DEPTH = 0.85
 LENS = 0.09                                                                         # share of the light that strays to each neighbour
 RAISE = 0.25                                                                        # the height that lands in the middle of the picture
@@ -69,9 +69,9 @@ class Camera:
         y = self.centre[:, 1:] - s * (points[:, :, 1] - RAISE)
         return torch.stack([x, y], -1) - 0.5
 
-    def grid(self, side: int) -> tuple[Tensor, Tensor]:
-        """Columns and rows of the middles of side * side pixels, (b, 1, side, side)."""
-        line = torch.arange(side, device=self.centre.device, dtype=torch.float32) + 0.5
+    def grid(self, side: int, step: float) -> tuple[Tensor, Tensor]:
+        """Columns and rows of the middles of side * side squares of `step` pixels, (b, 1, side, side)."""
+        line = (torch.arange(side, device=self.centre.device, dtype=torch.float32) + 0.5) * step
         shape = (self.centre.shape[0], 1, side, side)
         return line.expand(shape), line[:, None].expand(shape)
 
