@@ -107,7 +107,7 @@ def _draw(people: np.ndarray, attributes: np.ndarray, seeds: np.ndarray, size: i
     rngs = [np.random.default_rng(int(seed)) for seed in seeds]
     luck = torch.tensor(np.stack([rng.standard_normal(DAY + 3) for rng in rngs]).astype(np.float32), device=device)
     column = CONTROLS.index("background")
-    styles = torch.tensor(np.stack([things.style(x) for x in attributes[:, column]]).astype(np.float32), device=device)
+    styles = torch.tensor(np.stack([things.style(float(x)) for x in attributes[:, column]]).astype(np.float32), device=device)
     table = torch.tensor(attributes, device=device)
     m = measure(torch.tensor(people, device=device), table, luck[:, :DAY])
     lens = camera.Camera(table, luck[:, DAY:], size)
