@@ -16,8 +16,8 @@ from generation.world.anatomy import DEG, Anatomy, columns, measure, ramp
 from generation.world.attributes import CONTROLS, check_table
 from generation.world.identity import IDENTITY_DIM
 
-GROUP = 8                                                                           # rows drawn together, always
-RAYS = ((1 / 4, 3 / 4), (3 / 4, 1 / 4))                                            # of each pixel: no two in one column or row
+GROUP = 8  # rows drawn together, always
+RAYS = ((1 / 4, 3 / 4), (3 / 4, 1 / 4))  # of each pixel: no two in one column or row
 DAY = 3
 PARTS = ("background", "skin", "hair", "eyes", "nose", "mouth", "glasses", "hat", "clothes")
 
@@ -102,12 +102,16 @@ def _on_single_threads(draw, groups: list[np.ndarray]) -> list[list[np.ndarray]]
 
 
 @torch.no_grad()
-def _draw(people: np.ndarray, attributes: np.ndarray, seeds: np.ndarray, size: int, device: torch.device, truth: bool) -> list[np.ndarray]:
+def _draw(
+    people: np.ndarray, attributes: np.ndarray, seeds: np.ndarray, size: int, device: torch.device, truth: bool
+) -> list[np.ndarray]:
     """One group -> the fields of `Rendering`."""
     rngs = [np.random.default_rng(int(seed)) for seed in seeds]
     luck = torch.tensor(np.stack([rng.standard_normal(DAY + 3) for rng in rngs]).astype(np.float32), device=device)
     column = CONTROLS.index("background")
-    styles = torch.tensor(np.stack([things.style(x) for x in attributes[:, column]]).astype(np.float32), device=device)
+    styles = torch.tensor(
+        np.stack([things.style(float(x)) for x in attributes[:, column]]).astype(np.float32), device=device
+    )
     table = torch.tensor(attributes, device=device)
     m = measure(torch.tensor(people, device=device), table, luck[:, :DAY])
     lens = camera.Camera(table, luck[:, DAY:], size)
@@ -122,7 +126,12 @@ def _draw(people: np.ndarray, attributes: np.ndarray, seeds: np.ndarray, size: i
 
 def _expose(pictures: np.ndarray, attributes: np.ndarray, rngs: list[np.random.Generator]) -> np.ndarray:
     keys = [CONTROLS.index(k) for k in ("noise", "jpeg_quality", "low_resolution_px")]
-    return np.stack([camera.expose(p, *(float(row[k]) for k in keys), rng) for p, row, rng in zip(pictures, attributes, rngs, strict=True)])
+    return np.stack(
+        [
+            camera.expose(p, *(float(row[k]) for k in keys), rng)
+            for p, row, rng in zip(pictures, attributes, rngs, strict=True)
+        ]
+    )
 
 
 def _truth(part: Tensor, normal: Tensor, pick: _Pixels) -> list[np.ndarray]:
@@ -149,7 +158,7 @@ class _Pixels:
         self.shape, self.size = struck.shape[2:], size
         lists = [row.reshape(-1).nonzero()[:, 0] for row in struck]
         length = -(-max(len(x) for x in lists) // 64) * 64 or 64
-        spare = struck.shape[2] * struck.shape[3] - 1                               # the last pixel fills the lists up
+        spare = struck.shape[2] * struck.shape[3] - 1  # the last pixel fills the lists up
         self.index = torch.stack([F.pad(x, (0, length - len(x)), value=spare) for x in lists])
 
     def places(self) -> tuple[Tensor, Tensor]:
@@ -174,7 +183,7 @@ class _Pixels:
 
 def _march(m: Anatomy, maps: Tensor, lens: camera.Camera, size: int) -> tuple[_Pixels, Tensor, Tensor]:
     """Few rays first, then one a pixel: which pixels may be struck, and the nearest and farthest paths to the head about each (b, 1, 1, n)."""
-    side = -(-size // 16) * 16                                                      # whole vector registers per row
+    side = -(-size // 16) * 16  # whole vector registers per row
     radius, origin = maps[:, :1].contiguous(), lens.to_head(lens.origin())
     ray_head = lens.to_head(lens.rays(*lens.grid(side // 2, 2.0)))
     start = (camera.DISTANCE - 1.62) * torch.ones_like(ray_head[:, :1])
@@ -193,7 +202,9 @@ def _march(m: Anatomy, maps: Tensor, lens: camera.Camera, size: int) -> tuple[_P
         near = _surface(maps, _aims(m)[:, 1:2])[:, 0]
         _, arm, front, glass = things.glasses(m, origin, ray_head, near)
         struck = struck | (front + glass > 0) | (arm < things.FAR / 2)
-    struck, nearest, farthest = (F.max_pool2d(x, 3, stride=1, padding=1) for x in (struck * 1.0, -t, torch.where(met, t, 0.0)))
+    struck, nearest, farthest = (
+        F.max_pool2d(x, 3, stride=1, padding=1) for x in (struck * 1.0, -t, torch.where(met, t, 0.0))
+    )
     pixels = _Pixels(struck > 0, size)
     return pixels, pixels.pick(-nearest) - 0.08, pixels.pick(farthest) - 0.08
 
@@ -203,7 +214,9 @@ def _neck_top(lens: camera.Camera) -> Tensor:
     return lens.to_camera(top.expand(lens.centre.shape[0], 1, 3))[:, 0]
 
 
-def _light(m: Anatomy, lens: camera.Camera, maps: Tensor, styles: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, _Pixels]:
+def _light(
+    m: Anatomy, lens: camera.Camera, maps: Tensor, styles: Tensor, size: int
+) -> tuple[Tensor, Tensor, Tensor, _Pixels]:
     """Linear light (b, 3, size, size); then part (b, 1, r, n) and normal (b, 3, r, n) in camera coordinates of the r rays of n pixels."""
     pixels, near, far = _march(m, maps, lens, size)
     ray = lens.rays(*pixels.places())
@@ -212,7 +225,7 @@ def _light(m: Anatomy, lens: camera.Camera, maps: Tensor, styles: Tensor, size: 
     radius = maps[:, :1].contiguous()
     t, left = head.meet(radius, origin, ray_head, near.expand_as(ray[:, :1]), steps=4, least=0.02)
     met = left < 0.012
-    t = torch.where(met, t, torch.maximum(t, far))                                  # past a nose, on to the cheek behind it
+    t = torch.where(met, t, torch.maximum(t, far))  # past a nose, on to the cheek behind it
     t, left = head.meet(radius, origin, ray_head, t, steps=4, least=0.03)
     t = torch.where(met | (left < 0.012), t, torch.full_like(t, things.FAR))
     point = origin + t.clamp(max=12) * ray_head
@@ -267,7 +280,7 @@ def _hair_paint(m: Anatomy, paint: skin.Paint, lon: Tensor, lat: Tensor, fields:
     fine, locks = skin.strands(m, lon, lat)
     shadow = ramp(fields["cover"], -0.55, 0.1)
     paint.darken(shadow * 0.45, skin.colour(0.55, 0.45, 0.42, lat))
-    cover = torch.where(lat < -40 * DEG, fields["above"], fields["cover"])          # the ends of long hair are hair
+    cover = torch.where(lat < -40 * DEG, fields["above"], fields["cover"])  # the ends of long hair are hair
     share = ramp(cover + (0.10 * fine + 0.05 * locks) * ramp(lat / DEG, -20.0, 20.0), -0.02, 0.34)
     tone = (1 + 0.20 * fine + 0.16 * locks).clamp(0.35, 1.8)
     paint.cover(share, skin.hair_colour(m) * tone)
@@ -276,7 +289,9 @@ def _hair_paint(m: Anatomy, paint: skin.Paint, lon: Tensor, lat: Tensor, fields:
     paint.name(share > 0.5, 2)
 
 
-def _hat_paint(m: Anatomy, paint: skin.Paint, lon: Tensor, lat: Tensor, fields: dict[str, Tensor], styles: Tensor) -> None:
+def _hat_paint(
+    m: Anatomy, paint: skin.Paint, lon: Tensor, lat: Tensor, fields: dict[str, Tensor], styles: Tensor
+) -> None:
     worn = ramp(fields["hat"], -0.4, 0.4)
     knit = (m.hat < 1.5) * (0.12 * torch.sin(lon * 70) * ramp(fields["hat"], 13.0, 12.0) + 0.08 * torch.sin(lat * 90))
     band = (m.hat > 2.5) * 0.6 * ramp(fields["hat"], 8.0, 7.0)
@@ -313,7 +328,7 @@ def _brim(m: Anatomy, lens: camera.Camera, scene: _Scene, origin: Tensor, ray: T
 
 def _shadow(m: Anatomy, maps: Tensor, point: Tensor, light: Tensor) -> Tensor:
     """Share of the main light that the head lets through to points (b, 3, h, w), both in head coordinates: soft-edged."""
-    point = point[:, :, :1].contiguous()                               # one ray a pixel will do
+    point = point[:, :, :1].contiguous()  # one ray a pixel will do
     radius = maps[:, :1].contiguous()
     free = torch.ones_like(point[:, :1])
     for s in (0.11, 0.18, 0.28, 0.42, 0.62, 0.9):
@@ -334,7 +349,9 @@ def _shine(m: Anatomy, lens: camera.Camera, maps: Tensor, scene: _Scene, ray: Te
     free = _shadow(m, maps, point + 0.02 * lens.to_head(n), lens.to_head(towards))
     flesh = ((p.part == 1) | (p.part == 4) | (p.part == 5)) * 1.0
     wrap = 0.10 + flesh * skin.colour(0.24, 0.06, 0.03, n)
-    lit = ((facing + wrap) / (1 + wrap)).clamp(min=0) * (flesh * skin.colour(0.10, 0.02, 0.0, n) + (1 - flesh * skin.colour(0.10, 0.02, 0.0, n)) * free)
+    lit = ((facing + wrap) / (1 + wrap)).clamp(min=0) * (
+        flesh * skin.colour(0.10, 0.02, 0.0, n) + (1 - flesh * skin.colour(0.10, 0.02, 0.0, n)) * free
+    )
     half = towards - ray
     half = half / (half * half).sum(1, keepdim=True).sqrt()
     gleam = (n * half).sum(1, keepdim=True).clamp(min=0)
@@ -364,16 +381,22 @@ def _spectacles(
 
 def _aims(m: Anatomy) -> Tensor:
     """Longitude and latitude of the five landmarks, (b, 5, 2)."""
-    eye_lon, eye_lat, tip, half, mouth = (x.reshape(-1) for x in (m.eye_lon, m.eye_lat, m.nose_lat, m.mouth_half, m.mouth_lat + m.corner))
+    eye_lon, eye_lat, tip, half, mouth = (
+        x.reshape(-1) for x in (m.eye_lon, m.eye_lat, m.nose_lat, m.mouth_half, m.mouth_lat + m.corner)
+    )
     bend = m.nose_bend.reshape(-1)
     return torch.stack(
-        [torch.stack(pair, -1) for pair in ((-eye_lon, eye_lat), (eye_lon, eye_lat), (bend, tip), (-half, mouth), (half, mouth))], 1
+        [
+            torch.stack(pair, -1)
+            for pair in ((-eye_lon, eye_lat), (eye_lon, eye_lat), (bend, tip), (-half, mouth), (half, mouth))
+        ],
+        1,
     )
 
 
 def _surface(maps: Tensor, aims: Tensor) -> Tensor:
     """Points of the head's surface (b, p, 3) in head coordinates, at longitudes and latitudes (b, p, 2)."""
-    lon, lat = aims[:, None, :, 0:1].transpose(2, 3), aims[:, None, :, 1:2].transpose(2, 3)   # (b, 1, 1, p)
+    lon, lat = aims[:, None, :, 0:1].transpose(2, 3), aims[:, None, :, 1:2].transpose(2, 3)  # (b, 1, 1, p)
     towards = [lat.cos() * lon.sin(), lat.sin(), lat.cos() * lon.cos()]
     places, _ = head.node(*towards)
     return (head.read(maps[:, :1].contiguous(), places) * torch.cat(towards, 1))[:, :, 0].transpose(1, 2)
@@ -384,9 +407,11 @@ def _landmarks(m: Anatomy, lens: camera.Camera, maps: Tensor) -> tuple[Tensor, T
     points = _surface(maps, _aims(m))
     origin = lens.to_head(lens.origin()).reshape(-1, 1, 3)
     away = origin - points
-    ray = (away / (away * away).sum(-1, keepdim=True).sqrt()).transpose(1, 2)[:, :, None]     # (b, 3, 1, 5)
+    ray = (away / (away * away).sum(-1, keepdim=True).sqrt()).transpose(1, 2)[:, :, None]  # (b, 3, 1, 5)
     start = points.transpose(1, 2)[:, :, None]
     radius = maps[:, :1].contiguous()
-    left = [head.gap(radius, start, ray, s * torch.ones_like(start[:, :1])) for s in torch.linspace(0.03, 1.2, 40).tolist()]
+    left = [
+        head.gap(radius, start, ray, s * torch.ones_like(start[:, :1])) for s in torch.linspace(0.03, 1.2, 40).tolist()
+    ]
     visible = torch.stack(left).amin(0)[:, 0, 0] > -0.006
     return lens.project(lens.to_camera(points)), visible

@@ -19,8 +19,8 @@ from generation.world.identity import TRAITS, sample_people
 Photograph = dict[str, float]
 Couple = tuple[Photograph, Photograph]
 
-PEOPLE_PER_PAIR = 0.75                                                              # people drawn per pair of a fold
-CANDIDATES = 6                                                                      # strangers looked at for an impostor
+PEOPLE_PER_PAIR = 0.75  # people drawn per pair of a fold
+CANDIDATES = 6  # strangers looked at for an impostor
 _MELANIN = list(TRAITS).index("melanin")
 
 
@@ -46,14 +46,18 @@ class PairPlan:
 
 
 def wild_attributes(
-    n: int, rng: np.random.Generator, base_age: Float32[np.ndarray, " n"] | None = None
+    n: int, rng: np.random.Generator, base_age: Float32[np.ndarray, " b"] | None = None
 ) -> list[Photograph]:
     """n photographs as people take them of each other.
 
     Args:
         base_age: Age in years around which each photograph is taken, +-8 years; drawn from 16 to 65 if not given.
+    Raises:
+        ValueError: If there are not n base ages.
     """
     base = rng.uniform(16, 65, n) if base_age is None else np.asarray(base_age, np.float64)
+    if base.shape != (n,):
+        raise ValueError(f"expected {n} base ages, got shape {base.shape}")
     draw: dict[str, np.ndarray] = {
         "yaw_deg": rng.normal(0, 25, n),
         "pitch_deg": rng.normal(0, 10, n),
@@ -156,7 +160,9 @@ def protocol_pairs(name: str, pairs: int, folds: int, rng: np.random.Generator) 
     people = sample_people(crowd * folds, rng)
     same = np.tile(np.arange(per_fold) < per_fold // 2, folds)
     fold = np.repeat(np.arange(folds), per_fold)
-    person = np.array([_couple(people, f * crowd, crowd, s, rng) for f, s in zip(fold, same, strict=True)], np.int64)
+    person = np.array(
+        [_couple(people, int(f) * crowd, crowd, bool(s), rng) for f, s in zip(fold, same, strict=True)], np.int64
+    )
     attributes = [_within(photograph) for _ in range(pairs) for photograph in PROTOCOLS[name](rng)]
     seeds = rng.integers(0, 2**62, 2 * pairs, dtype=np.int64)
     return PairPlan(people, person.reshape(-1), attributes, seeds, same, fold.astype(np.int64))

@@ -10,7 +10,7 @@ from generation.world import skin
 from generation.world.anatomy import DEG, Anatomy, ramp
 
 FAR = 99.0
-STYLE = 20                                                                          # random numbers per background
+STYLE = 20  # random numbers per background
 
 
 def style(number: float) -> np.ndarray:
@@ -18,7 +18,9 @@ def style(number: float) -> np.ndarray:
     return np.random.default_rng([round(number), 77]).random(STYLE)
 
 
-def hit_ellipsoid(origin: Tensor, ray: Tensor, centre: list, axes: list, radii: tuple) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+def hit_ellipsoid(
+    origin: Tensor, ray: Tensor, centre: list, axes: list, radii: tuple
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     """Nearest meeting of rays with an ellipsoid.
 
     Args:
@@ -146,7 +148,7 @@ def glasses(m: Anatomy, origin: Tensor, ray: Tensor, eye: Tensor) -> tuple[Tenso
     """
     ex, ey, ez = (eye[:, i].reshape(-1, 1, 1, 1) for i in range(3))
     plane = ez + 0.13
-    ahead = ray[:, 2:3] < -0.05                                                     # rays along the plane do not meet it
+    ahead = ray[:, 2:3] < -0.05  # rays along the plane do not meet it
     t = (plane - origin[:, 2:3]) / torch.where(ahead, ray[:, 2:3], torch.full_like(ray[:, 2:3], -1.0))
     x, y = (origin[:, i : i + 1] + t * ray[:, i : i + 1] for i in range(2))
     thick_style, dark_style = (m.glasses == 2) * 1.0, (m.glasses == 3) * 1.0
@@ -166,7 +168,9 @@ def glasses(m: Anatomy, origin: Tensor, ray: Tensor, eye: Tensor) -> tuple[Tenso
     front = torch.maximum(torch.maximum(frame, bridge), hinge) * worn
     arm_t = torch.full_like(t, FAR)
     for side in (-1, 1):
-        ta = ((m.skull_width + 0.035) * side - origin[:, 0:1]) / torch.where(ray[:, 0:1].abs() < 1e-4, torch.full_like(t, 1e-4), ray[:, 0:1])
+        ta = ((m.skull_width + 0.035) * side - origin[:, 0:1]) / torch.where(
+            ray[:, 0:1].abs() < 1e-4, torch.full_like(t, 1e-4), ray[:, 0:1]
+        )
         ya, za = (origin[:, i : i + 1] + ta * ray[:, i : i + 1] for i in (1, 2))
         on = ((ya - ey - 0.05).abs() < stroke) & (za < plane) & (za > -0.15) & (m.glasses > 0.5)
         arm_t = torch.minimum(arm_t, torch.where(on, ta, torch.full_like(t, FAR)))

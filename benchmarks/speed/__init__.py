@@ -1,0 +1,1 @@
+"""Rates, as commands: `python -m benchmarks.speed.<name>` prints a markdown table."""
