@@ -76,7 +76,7 @@ class Camera:
         return line.expand(shape), line[:, None].expand(shape)
 
     def rays(self, u: Tensor, v: Tensor) -> Tensor:
-        """Unit directions (b, 3, h, w), in camera coordinates, of the rays through columns u and rows v (b, 1, h, w) of the picture."""
+        """Unit directions (b, 3, h, w), camera coordinates, of the rays through columns u and rows v (b, 1, h, w)."""
         focal = self.focal[:, :, None, None]
         x = (u - self.centre[:, :1, None, None]) / focal
         y = (self.centre[:, 1:, None, None] - v) / focal
@@ -141,7 +141,7 @@ def expose(
     low_resolution_px: float,
     rng: np.random.Generator,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The sensor of one picture in [0, 1]: few pixels, noise, 8 bits, JPEG, and enlargement back to the size asked for."""
+    """The sensor of one picture in [0, 1]: few pixels, noise, 8 bits, JPEG, and enlargement back to the size."""
     size, small = picture.shape[0], round(low_resolution_px)
     if small < size:
         picture = cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA)
@@ -150,7 +150,7 @@ def expose(
     pixels = np.clip(picture * np.float32(255) + np.float32(0.5), 0, 255).astype(np.uint8)
     if round(quality) < 100:
         _, code = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, round(quality)])
-        pixels = np.ascontiguousarray(cv2.imdecode(code, cv2.IMREAD_COLOR)[..., ::-1])
+        pixels = np.ascontiguousarray(np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))[..., ::-1])
     if small < size:
         pixels = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_CUBIC)
     return pixels

@@ -74,5 +74,4 @@ def _beard(m: Anatomy, side: Tensor, lat: Tensor) -> Tensor:
     chin = ramp(side / DEG, 30.0, 14.0)
     jaw = torch.maximum(chin, m.whiskers * ramp(side / DEG, 92.0, 80.0))
     top = -17 * DEG - 12 * DEG * ramp(side / DEG, 34.0, 12.0) + 22 * DEG * ramp(side / DEG, 44.0, 78.0)
-    low = jaw * ramp((top - lat) / DEG, -2.0, 6.0) * ramp(lat / DEG, -80.0, -66.0)
-    return low
+    return jaw * ramp((top - lat) / DEG, -2.0, 6.0) * ramp(lat / DEG, -80.0, -66.0)

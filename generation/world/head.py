@@ -32,7 +32,7 @@ def grid(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def node(x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the grid is to be read for the points (b, 1, h, w): places (b, h, w, 2) in [-1, 1], and distance from the origin."""
+    """Where to read the grid for points (b, 1, h, w): places (b, h, w, 2) in [-1, 1]; and their distance."""
     ax, ground = x.abs(), (x * x + z * z).sqrt()
     q = ax / (ax + z.abs() + 1e-9)
     q = torch.copysign(torch.where(z < 0, 2 - q, q), x)
@@ -47,7 +47,7 @@ def read(maps: Tensor, places: Tensor) -> Tensor:
 
 def ellipsoid(towards: Tensor, centre: tuple, radii: tuple) -> Tensor:
     """Distance from the origin (inside) to the ellipsoid's surface, for each direction."""
-    a = b = c = 0.0
+    a, b, c = (torch.zeros_like(towards[:, :1]) for _ in range(3))
     for i in range(3):
         d, s = towards[:, i : i + 1], 1 / radii[i]
         k = centre[i] * s
@@ -62,7 +62,7 @@ def soft_max(a: Tensor, b: Tensor, width: float) -> Tensor:
 
 
 def hill(squared: Tensor) -> Tensor:
-    """A smooth hill of height 1 over the squared distance from its middle: (1 - d^2 / 8)^8, close to exp(-d^2), 0 beyond sqrt(8)."""
+    """A hill of height 1 over the squared distance from its middle: (1 - d^2 / 8)^8, about exp(-d^2)."""
     k = (1 - squared * 0.125).clamp(min=0)
     k = k * k
     k = k * k
@@ -191,8 +191,8 @@ CHANNELS = ("radius", "nx", "ny", "nz", "sky", *hair.FIELDS)
 
 
 def meet(radius: Tensor, origin: Tensor, ray: Tensor, start: Tensor, steps: int, least: float) -> tuple[Tensor, Tensor]:
-    """Walks rays (b, 3, h, w) towards the surface: by a share of the radial distance left, at least by `least`, until they
-    have been on both sides of it; from then on between the two (regula falsi).
+    """Walks rays (b, 3, h, w) towards the surface: by a share of the radial distance left, at least by `least`, until
+    they have been on both sides of it; from then on between the two (regula falsi).
 
     Returns:
         Path length along each ray, and the radial distance still left there (0 or less for rays that have been inside);

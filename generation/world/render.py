@@ -1,4 +1,8 @@
-"""From rows to pictures. A row's picture depends on that row alone: rows are drawn in groups of one fixed size, on one thread each."""
+"""From rows to pictures. A row's picture depends on that row alone.
+
+Rows are drawn in groups of one fixed size, each group on one thread, and every row's values start at a multiple of 64
+in memory: so no vector loop is ever split differently, at any batch size, order or number of threads.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
-from generation.world import camera, hair, head, skin, things
-from generation.world.anatomy import DEG, Anatomy, columns, measure, ramp
+from generation.world import camera, head, skin, things
+from generation.world.anatomy import DEG, Anatomy, measure, ramp
 from generation.world.attributes import CONTROLS, check_table
 from generation.world.identity import IDENTITY_DIM
 
@@ -28,11 +32,11 @@ class Rendering:
 
     Attributes:
         pixels: RGB.
-        landmarks: x, y in pixels, the middle of the top left pixel at (0, 0): image-left eye, image-right eye, tip of the nose,
-            image-left and image-right corner of the mouth.
+        landmarks: x, y in pixels, the middle of the top left pixel at (0, 0): image-left eye, image-right eye, tip of
+            the nose, image-left and image-right corner of the mouth.
         visible: Whether the head itself leaves the landmark in sight.
-        masks: Number of the part in `PARTS` that fills most of each pixel; beards and brows are skin. None unless asked for.
-        normals: Unit, camera coordinates (x right, y up, z to the camera); zero on the background. None unless asked for.
+        masks: Number of the part in `PARTS` that fills most of each pixel; beards and brows are skin. Or None.
+        normals: Unit, camera coordinates (x right, y up, z to the camera); zero on the background. None unless asked.
     """
 
     pixels: UInt8[np.ndarray, "b h w 3"]
@@ -55,12 +59,14 @@ def render(
     Args:
         people: One person per row, from `sample_people`.
         attributes: One row each, from `attribute_table`.
-        seeds: Non-negative; fix what differs between two photographs alike: framing, haircut and shave of the day, noise.
+        seeds: Non-negative; fix what differs between two photographs alike: framing, haircut and shave of the day,
+            noise.
         size_px: Side of the pictures, 16 to 256.
         device: Of torch. Pictures of different devices are alike, not equal.
         truth: Whether masks and normals are wanted.
     Raises:
-        ValueError: If a shape does not fit, a value is not finite or out of range, a seed is negative, or the size is refused.
+        ValueError: If a shape does not fit, a value is not finite or out of range, a seed is negative, or the size is
+            refused.
     """
     _check(people, attributes, seeds, size_px)
     groups = [np.arange(i, i + GROUP).clip(max=len(people) - 1) for i in range(0, len(people), GROUP)]
@@ -128,7 +134,7 @@ def _expose(pictures: np.ndarray, attributes: np.ndarray, rngs: list[np.random.G
     keys = [CONTROLS.index(k) for k in ("noise", "jpeg_quality", "low_resolution_px")]
     return np.stack(
         [
-            camera.expose(p, *(float(row[k]) for k in keys), rng)
+            camera.expose(p, float(row[keys[0]]), float(row[keys[1]]), float(row[keys[2]]), rng)
             for p, row, rng in zip(pictures, attributes, rngs, strict=True)
         ]
     )
@@ -175,14 +181,18 @@ class _Pixels:
         return flat.gather(2, self.index[:, None].expand(-1, x.shape[1], -1))[:, :, None]
 
     def put(self, x: Tensor, elsewhere: Tensor) -> Tensor:
-        """Lists (b, c, 1, n) -> images (b, c, size, size), with `elsewhere` (b, c, h or 1, w or 1) at all other pixels."""
+        """Lists (b, c, 1, n) -> images (b, c, size, size), with `elsewhere` (b, c, h or 1, w or 1) at other pixels."""
         image = elsewhere.expand(-1, -1, *self.shape).reshape(*x.shape[:2], -1).clone()
         image.scatter_(2, self.index[:, None].expand(-1, x.shape[1], -1), x[:, :, 0])
         return image.reshape(*x.shape[:2], *self.shape)[:, :, : self.size, : self.size].contiguous()
 
 
 def _march(m: Anatomy, maps: Tensor, lens: camera.Camera, size: int) -> tuple[_Pixels, Tensor, Tensor]:
-    """Few rays first, then one a pixel: which pixels may be struck, and the nearest and farthest paths to the head about each (b, 1, 1, n)."""
+    """Few rays first, then one a pixel.
+
+    Returns:
+        Which pixels may be struck, and the nearest and farthest paths to the head about each, (b, 1, 1, n).
+    """
     side = -(-size // 16) * 16  # whole vector registers per row
     radius, origin = maps[:, :1].contiguous(), lens.to_head(lens.origin())
     ray_head = lens.to_head(lens.rays(*lens.grid(side // 2, 2.0)))
@@ -217,7 +227,12 @@ def _neck_top(lens: camera.Camera) -> Tensor:
 def _light(
     m: Anatomy, lens: camera.Camera, maps: Tensor, styles: Tensor, size: int
 ) -> tuple[Tensor, Tensor, Tensor, _Pixels]:
-    """Linear light (b, 3, size, size); then part (b, 1, r, n) and normal (b, 3, r, n) in camera coordinates of the r rays of n pixels."""
+    """Draws one group.
+
+    Returns:
+        Linear light (b, 3, size, size); part (b, 1, r, n) and normal (b, 3, r, n), camera coordinates, of the r rays of
+        each of n pixels; and which pixels these are.
+    """
     pixels, near, far = _march(m, maps, lens, size)
     ray = lens.rays(*pixels.places())
     place = lens.origin()
@@ -327,7 +342,7 @@ def _brim(m: Anatomy, lens: camera.Camera, scene: _Scene, origin: Tensor, ray: T
 
 
 def _shadow(m: Anatomy, maps: Tensor, point: Tensor, light: Tensor) -> Tensor:
-    """Share of the main light that the head lets through to points (b, 3, h, w), both in head coordinates: soft-edged."""
+    """Share of the main light that the head lets through to points (b, 3, h, w), head coordinates: soft-edged."""
     point = point[:, :, :1].contiguous()  # one ray a pixel will do
     radius = maps[:, :1].contiguous()
     free = torch.ones_like(point[:, :1])
@@ -403,7 +418,7 @@ def _surface(maps: Tensor, aims: Tensor) -> Tensor:
 
 
 def _landmarks(m: Anatomy, lens: camera.Camera, maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels (b, 5, 2) and visibility (b, 5): a landmark is hidden where the head rises above the line to the camera."""
+    """Pixels (b, 5, 2) and visibility (b, 5): hidden is a landmark whose line to the camera meets the head."""
     points = _surface(maps, _aims(m))
     origin = lens.to_head(lens.origin()).reshape(-1, 1, 3)
     away = origin - points

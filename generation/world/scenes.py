@@ -1,8 +1,8 @@
 """Distributions of photographs, and the five verification protocols of the world: who meets whom, photographed how.
 
 Each protocol has the design of a set of the field: `wild` of LFW (Huang et al., 2007), `frontal_profile` of CFP-FP
-(Sengupta et al., 2016), `cross_age` of CALFW (Zheng et al., 2017) and AgeDB-30 (Moschoglou et al., 2017), `cross_pose` of
-CPLFW (Zheng and Deng, 2018), `low_quality` of TinyFace (Cheng et al., 2018).
+(Sengupta et al., 2016), `cross_age` of CALFW (Zheng et al., 2017) and AgeDB-30 (Moschoglou et al., 2017), `cross_pose`
+of CPLFW (Zheng and Deng, 2018), `low_quality` of TinyFace (Cheng et al., 2018).
 """
 
 from __future__ import annotations
@@ -145,8 +145,8 @@ PROTOCOLS: dict[str, Callable[[np.random.Generator], Couple]] = {
 def protocol_pairs(name: str, pairs: int, folds: int, rng: np.random.Generator) -> PairPlan:
     """Draws the people and photographs of a protocol: half of each fold genuine pairs, then half impostors.
 
-    No person is in two folds. An impostor is the nearest in skin tone of a few strangers of the fold, as CALFW and CPLFW pair
-    people of like appearance, so that colour alone does not tell.
+    No person is in two folds. An impostor is the nearest in skin tone of a few strangers of the fold, as CALFW and
+    CPLFW pair people of like appearance, so that colour alone does not tell.
 
     Raises:
         ValueError: If the protocol is unknown, or `pairs` is not a positive multiple of 2 * `folds`.

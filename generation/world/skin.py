@@ -1,4 +1,4 @@
-"""What is painted on the head: skin with its marks and lines, brows, eyes, lips, beard. All in directions, so sharp at any size.
+"""What is painted on the head: skin with its marks and lines, brows, eyes, lips, beard. Sharp at any size.
 
 Colours are linear RGB reflectances (b, 3, h, w); shares and masks (b, 1, h, w) in [0, 1].
 """
@@ -259,7 +259,7 @@ def _brow(m: Anatomy, p: Paint, side: Tensor, lat: Tensor, strands: Tensor) -> N
 
 
 def strands(m: Anatomy, lon: Tensor, lat: Tensor) -> tuple[Tensor, Tensor]:
-    """Two textures of the hair, standard normal: fine strands and locks; they run from the crown down, waved by the curl."""
+    """Two textures of the hair, standard normal: fine strands and locks, from the crown down, waved by the curl."""
     sway = m.curl * 0.035 * torch.sin(lat * 26 + 3 * torch.sin(lon * 4)) + 0.02 * torch.sin(lat * 7 + m.t.hair_curl)
     part = lon - m.parting * ramp(lat / DEG, 20.0, 60.0)
     fine = sprinkle(grain(lon.device), (part + sway) * 2.0, lat * (0.16 + 0.6 * m.curl))[:, 2:3]
