@@ -49,8 +49,29 @@ def bundled(name: str, folder: Path = FOLDER) -> Weights:
     Raises:
         ValueError: If there are none of that name.
     """
-    listed = json.loads((folder / "weights.json").read_text())
+    listed = _listed(folder)
     if name not in listed:
         raise ValueError(f"expected bundled weights named one of {sorted(listed)}, got {name!r}")
-    entry = listed[name]
-    return Weights(folder / entry["file"], entry["sha256"], entry["space"], entry["dimensions"])
+    return listed[name]
+
+
+def of_space(space: str, folder: Path = FOLDER) -> Weights:
+    """The bundled weights whose output lies in that space.
+
+    Raises:
+        ValueError: If there are none of that space.
+    """
+    of = {weights.space: weights for weights in _listed(folder).values() if weights.space}
+    if space not in of:
+        raise ValueError(f"expected a space of the bundled weights, one of {sorted(of)}, got {space!r}")
+    return of[space]
+
+
+def _listed(folder: Path) -> dict[str, Weights]:
+    listing = folder / "weights.json"
+    if not listing.is_file():
+        raise ValueError(f"expected {listing}, found no such file; `make weights` writes it")
+    return {
+        name: Weights(folder / entry["file"], entry["sha256"], entry["space"], entry["dimensions"])
+        for name, entry in json.loads(listing.read_text()).items()
+    }
