@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 
+from recognition.shards import load_training_set
 from stages import pack
-from stages.ledger import finished_chunks, read_ledger, read_part_metadata
+from stages.ledger import damaged_chunks, finished_chunks, read_ledger, read_part_metadata
 from stages.pack import Pack, encode_jpeg
 from tests.stages.cast import person, photographs_of, verdicts_of
 
@@ -70,11 +71,31 @@ def test_webdataset_reads_the_shard(tmp_path):
     assert all(sample["jpg"].shape == (112, 112, 3) for sample in samples)
 
 
+def test_training_reads_the_shard_back_with_the_persons_as_classes(tmp_path):
+    made = verdicts()
+    packer(tmp_path)(made)
+    learnt = load_training_set([tmp_path / "shards/000030.tar"])
+    assert learnt.identity_ids.tolist() == [2, 3]
+    assert learnt.labels.tolist() == [0, 1, 1]
+    assert learnt.keys == ("000002_000", "000003_000", "000003_001")
+
+
 def test_the_ledger_part_vouches_for_the_tar(tmp_path):
     packer(tmp_path)(verdicts())
     metadata = read_part_metadata(tmp_path / "ledger/000030.parquet")
     sha256 = hashlib.sha256((tmp_path / "shards/000030.tar").read_bytes()).hexdigest()
     assert metadata == {"shard": "000030.tar", "tar_sha256": sha256, "made_from": "fingerprint"}
+
+
+def test_a_shard_that_was_damaged_or_lost_later_is_named(tmp_path):
+    for chunk in (1, 2, 3):
+        packer(tmp_path)(verdicts(chunk))
+    assert damaged_chunks(tmp_path / "ledger", tmp_path / "shards") == []
+    (tmp_path / "shards/000001.tar").unlink()
+    with (tmp_path / "shards/000003.tar").open("r+b") as tar:
+        tar.seek(700)
+        tar.write(b"x")
+    assert damaged_chunks(tmp_path / "ledger", tmp_path / "shards") == [1, 3]
 
 
 def test_the_same_chunk_gives_the_same_bytes_at_any_time_and_place(tmp_path, monkeypatch):
@@ -94,6 +115,7 @@ def test_a_chunk_of_which_nothing_is_kept_is_an_empty_shard_and_a_full_ledger_pa
 # The steps of pack's writing, in order, each with what it calls and the number of that call.
 STEPS = {
     "open the tar": (pack, "write_shard", 1),
+    "write the tar": (tarfile.TarFile, "addfile", 5),
     "fsync the tar": (os, "fsync", 1),
     "rename the tar": (os, "replace", 1),
     "fsync the folder of shards": (os, "fsync", 2),
