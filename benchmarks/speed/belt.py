@@ -65,7 +65,9 @@ def belts(order: steps.Order, run: RunDir) -> dict[str, dict[str, Any]]:
 def table(results: Mapping[str, Sequence[Timed]], settings: str) -> str:
     rates = {name: statistics.median(run.images_per_s for run in runs) for name, runs in results.items()}
     seconds = {name: statistics.median(run.seconds[name] for run in results["belt"]) for name in STATIONS}
-    shares = [belt.images_per_s / bare.images_per_s for belt, bare in zip(results["belt"], results["bare"], strict=True)]
+    shares = [
+        belt.images_per_s / bare.images_per_s for belt, bare in zip(results["belt"], results["bare"], strict=True)
+    ]
     lines = [
         f"{settings}\n",
         "| | images/s, median | each repeat |\n|---|---|---|",

@@ -97,7 +97,7 @@ def _mix(matrix: Tensor, vectors: Tensor) -> Tensor:
 
 
 def develop(light: Tensor, attributes: Tensor) -> Tensor:
-    """Linear light (b, 3, h, w) -> picture values in [0, 1]: white balance, exposure, film curve, lens blur."""
+    """Linear light (b, 3, h, w) -> picture values in [0, 1]: white balance, exposure, film curve, lens."""
     a = columns(attributes, CONTROLS)
     balance = torch.exp(a.white_balance * torch.tensor([0.22, 0.03, -0.30], device=light.device).reshape(1, 3, 1, 1))
     x = light * balance * torch.exp2(a.exposure_ev)
@@ -106,7 +106,7 @@ def develop(light: Tensor, attributes: Tensor) -> Tensor:
     for axis in (2, 3):  # the lens itself is not quite sharp
         before, after = _neighbours(x, axis)
         x = x * (1 - 2 * LENS) + (before + after) * LENS
-    return blur(x, a.blur_px * (light.shape[-1] / 112))
+    return x
 
 
 def _neighbours(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
@@ -115,34 +115,19 @@ def _neighbours(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     return before, torch.cat([x.narrow(axis, 1, n - 1), x.narrow(axis, n - 1, 1)], axis)
 
 
-def blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur per row: (b, c, h, w), sigma (b, 1, 1, 1) in pixels; 0 leaves a row as it is, bit for bit."""
-    widest = float(sigma.max())
-    if widest == 0:
-        return x
-    reach = int(np.ceil(2.5 * 4 * x.shape[-1] / 112))
-    offsets = range(-reach, reach + 1)
-    narrow = 0.5 / sigma.clamp(min=1e-3) ** 2
-    weights = [torch.exp(-(o * o) * narrow) for o in offsets]
-    total = sum(weights)
-    for axis in (2, 3):
-        n = x.shape[axis]
-        index = torch.arange(n, device=x.device)
-        x = sum(
-            w / total * x.index_select(axis, (index + o).clamp(0, n - 1)) for o, w in zip(offsets, weights, strict=True)
-        )  # type: ignore[assignment]
-    return x
-
-
 def expose(
     picture: Float32[np.ndarray, "h w 3"],
+    blur_px: float,
     noise: float,
     quality: float,
     low_resolution_px: float,
     rng: np.random.Generator,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The sensor of one picture in [0, 1]: few pixels, noise, 8 bits, JPEG, and enlargement back to the size."""
+    """The way of one picture in [0, 1] to bytes: blur, few pixels, noise, 8 bits, JPEG, enlargement back to the size."""
     size, small = picture.shape[0], round(low_resolution_px)
+    if blur_px > 0:
+        sigma = blur_px * size / 112
+        picture = cv2.GaussianBlur(picture, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
     if small < size:
         picture = cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA)
     if noise > 0:

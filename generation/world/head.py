@@ -33,11 +33,14 @@ def grid(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
 
 def node(x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     """Where to read the grid for points (b, 1, h, w): places (b, h, w, 2) in [-1, 1]; and their distance."""
-    ax, ground = x.abs(), (x * x + z * z).sqrt()
-    q = ax / (ax + z.abs() + 1e-9)
+    ground = torch.addcmul(x * x, z, z).sqrt_()
+    ax = x.abs()
+    q = ax / (ax + z.abs()).add_(1e-9)
     q = torch.copysign(torch.where(z < 0, 2 - q, q), x)
-    v = y / (y.abs() + ground + 1e-9)
-    return torch.stack([q * 0.5, v], -1)[:, 0], (ground * ground + y * y).sqrt()
+    places = torch.empty(x.shape[0], *x.shape[2:], 2, device=x.device)
+    torch.mul(q[:, 0], 0.5, out=places[..., 0])
+    torch.div(y[:, 0], (y.abs() + ground).add_(1e-9)[:, 0], out=places[..., 1])
+    return places, torch.addcmul(ground.square_(), y, y).sqrt_()
 
 
 def read(maps: Tensor, places: Tensor) -> Tensor:
@@ -205,15 +208,16 @@ def meet(radius: Tensor, origin: Tensor, ray: Tensor, start: Tensor, steps: int,
         inside = left < 0
         in_t, in_left = torch.where(inside, t, in_t), torch.where(inside, left, in_left)
         out_t, out_left = torch.where(inside, out_t, t), torch.where(inside, out_left, left)
-        share = (out_left / (out_left - in_left)).clamp(0.06, 0.94)
-        between = out_t + (in_t - out_t) * share
+        share = (out_left / (out_left - in_left)).clamp_(0.06, 0.94)
         both = (in_t < 1e3) & (out_t > 0) & (out_t < in_t)
-        t = torch.where(both, between, t + torch.where(left > 0, (STRIDE * left).clamp(min=least), STRIDE * left))
+        step = STRIDE * left
+        ahead = t + torch.where(left > 0, step.clamp(min=least), step)
+        t = torch.where(both, torch.addcmul(out_t, in_t - out_t, share), ahead)
         left = gap(radius, origin, ray, t)
     return t, torch.where(in_t < 1e3, left.clamp(max=0), left)  # who has been inside has met it
 
 
 def gap(radius: Tensor, origin: Tensor, ray: Tensor, t: Tensor) -> Tensor:
     """Radial distance of the points origin + t * ray above the surface; negative inside."""
-    places, distance = node(*(origin[:, i : i + 1] + t * ray[:, i : i + 1] for i in range(3)))
-    return distance - read(radius, places)
+    places, distance = node(*(torch.addcmul(origin[:, i : i + 1], t, ray[:, i : i + 1]) for i in range(3)))
+    return distance.sub_(read(radius, places))

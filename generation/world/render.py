@@ -131,10 +131,10 @@ def _draw(
 
 
 def _expose(pictures: np.ndarray, attributes: np.ndarray, rngs: list[np.random.Generator]) -> np.ndarray:
-    keys = [CONTROLS.index(k) for k in ("noise", "jpeg_quality", "low_resolution_px")]
+    keys = [CONTROLS.index(k) for k in ("blur_px", "noise", "jpeg_quality", "low_resolution_px")]
     return np.stack(
         [
-            camera.expose(p, float(row[keys[0]]), float(row[keys[1]]), float(row[keys[2]]), rng)
+            camera.expose(p, *(float(row[key]) for key in keys), rng)
             for p, row, rng in zip(pictures, attributes, rngs, strict=True)
         ]
     )
@@ -197,11 +197,12 @@ def _march(m: Anatomy, maps: Tensor, lens: camera.Camera, size: int) -> tuple[_P
     radius, origin = maps[:, :1].contiguous(), lens.to_head(lens.origin())
     ray_head = lens.to_head(lens.rays(*lens.grid(side // 2, 2.0)))
     start = (camera.DISTANCE - 1.62) * torch.ones_like(ray_head[:, :1])
-    t, _ = head.meet(radius, origin, ray_head, start, steps=13, least=0.06)
+    t, left = head.meet(radius, origin, ray_head, start, steps=13, least=0.06)
     start = F.interpolate(-F.max_pool2d(-t, 3, stride=1, padding=1), scale_factor=2, mode="nearest") - 0.08
+    close = F.interpolate(F.max_pool2d((left < 0.2) * 1.0, 5, stride=1, padding=2), scale_factor=2, mode="nearest") > 0
     ray = lens.rays(*lens.grid(side, 1.0))
     ray_head = lens.to_head(ray)
-    t, left = head.meet(radius, origin, ray_head, start, steps=8, least=0.06)
+    t, left = _meet_where(close, radius, origin, ray_head, start, steps=8, least=0.06)
     met = left < 0.09
     struck = met | (things.ear_sphere(m, origin, ray_head) > 0)
     struck = struck | (things.neck(m, lens.origin(), ray, _neck_top(lens))[0] < things.FAR / 2)
@@ -217,6 +218,20 @@ def _march(m: Anatomy, maps: Tensor, lens: camera.Camera, size: int) -> tuple[_P
     )
     pixels = _Pixels(struck > 0, size)
     return pixels, pixels.pick(-nearest) - 0.08, pixels.pick(farthest) - 0.08
+
+
+def _meet_where(
+    wanted: Tensor, radius: Tensor, origin: Tensor, ray: Tensor, start: Tensor, steps: int, least: float
+) -> tuple[Tensor, Tensor]:
+    """`head.meet` for the wanted (b, 1, h, w) of the rays alone; the others stay at their start, far from the head."""
+    rays = _Pixels(wanted, 0)
+    met = head.meet(radius, origin, rays.pick(ray), rays.pick(start), steps, least)
+    index = rays.index[:, None]
+    t, left = (
+        x.flatten(2).scatter(2, index, y[:, :, 0])
+        for x, y in zip((start, torch.full_like(start, 1.0)), met, strict=True)
+    )
+    return t.reshape(start.shape), left.reshape(start.shape)
 
 
 def _neck_top(lens: camera.Camera) -> Tensor:
@@ -272,9 +287,9 @@ class _Scene:
         self.normal = torch.where(near, normal, self.normal)
         p = self.paint
         p.base = torch.where(near, base, p.base)
-        p.gloss = torch.where(near, torch.full_like(t, gloss), p.gloss)
-        p.part = torch.where(near, torch.full_like(t, part), p.part)
-        p.sky = torch.where(near, torch.ones_like(t), p.sky)
+        p.gloss = p.gloss.masked_fill(near, gloss)
+        p.part = p.part.masked_fill(near, part)
+        p.sky = p.sky.masked_fill(near, 1.0)
 
 
 def _head_paint(m: Anatomy, maps: Tensor, point: Tensor, styles: Tensor) -> tuple[skin.Paint, Tensor]:

@@ -91,7 +91,7 @@ class Paint:
         self.base = self.base * torch.addcmul(_constant(1.0, 1.0, 1.0, by.device), share, by - 1)
 
     def name(self, where: Tensor, part: int) -> None:
-        self.part = torch.where(where, torch.full_like(self.part, part), self.part)
+        self.part = self.part.masked_fill(where, part)
 
 
 def paint(m: Anatomy, lon: Tensor, lat: Tensor, fields: dict[str, Tensor]) -> Paint:
