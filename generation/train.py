@@ -53,10 +53,10 @@ def moved(
     pixels: Float[Tensor, "b 3 s s"], landmarks: Float[Tensor, "b 5 2"], rng: torch.Generator
 ) -> tuple[Float[Tensor, "b 3 s s"], Float[Tensor, "b 5 2"]]:
     """Turns each picture by up to 25 deg, scales it by 0.7 to 1.35, shifts it by up to 14 px; landmarks move along."""
-    count, centre = len(pixels), (SIZE_PX - 1) / 2
-    angle = (torch.rand(count, generator=rng) * 2 - 1) * math.radians(25)
-    scale = torch.exp(torch.empty(count).uniform_(math.log(0.7), math.log(1.35), generator=rng))
-    shift = (torch.rand(count, 2, generator=rng) * 2 - 1) * 14
+    count, centre, device = len(pixels), (SIZE_PX - 1) / 2, pixels.device
+    angle = (torch.rand(count, generator=rng) * 2 - 1).to(device) * math.radians(25)
+    scale = torch.exp(torch.empty(count).uniform_(math.log(0.7), math.log(1.35), generator=rng)).to(device)
+    shift = (torch.rand(count, 2, generator=rng) * 2 - 1).to(device) * 14
     cos, sin = torch.cos(angle), torch.sin(angle)
     rotation = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], 1)  # (b, 2, 2)
     placed = torch.einsum("bij,bkj->bki", rotation * scale[:, None, None], landmarks - centre) + centre + shift[:, None]
@@ -76,7 +76,7 @@ def faceless(pixels: Float[Tensor, "b 3 s s"], rng: torch.Generator) -> Float[Te
         if kind[row] == 0:
             tile = size // int(torch.tensor([4, 7, 8])[torch.randint(0, 3, (1,), generator=rng)])
             tiles = pixels[row].unfold(1, tile, tile).unfold(2, tile, tile).flatten(1, 2)  # (3, tiles, tile, tile)
-            tiles = tiles[:, torch.randperm(tiles.shape[1], generator=rng)]
+            tiles = tiles[:, torch.randperm(tiles.shape[1], generator=rng).to(pixels.device)]
             side = size // tile
             out[row] = tiles.unflatten(1, (side, side)).permute(0, 1, 3, 2, 4).reshape(3, size, size)
         elif kind[row] == 1:
@@ -87,20 +87,20 @@ def faceless(pixels: Float[Tensor, "b 3 s s"], rng: torch.Generator) -> Float[Te
         else:
             colour = torch.rand(3, 1, 1, generator=rng) * 2 - 1
             noise = torch.randn(3, size, size, generator=rng) * torch.rand(1, generator=rng) * 0.5
-            out[row] = (colour + noise).clamp(-1, 1)
+            out[row] = (colour + noise).clamp(-1, 1).to(pixels.device)
     return out
 
 
 def seen_differently(pixels: Float[Tensor, "b 3 s s"], rng: torch.Generator) -> Float[Tensor, "b 3 s s"]:
     """Changes brightness and contrast, and covers a part of every fifth picture by a grey box."""
     count, size = len(pixels), pixels.shape[-1]
-    contrast = torch.empty(count, 1, 1, 1).uniform_(0.7, 1.3, generator=rng)
-    brightness = torch.empty(count, 1, 1, 1).uniform_(-0.25, 0.25, generator=rng)
+    contrast = torch.empty(count, 1, 1, 1).uniform_(0.7, 1.3, generator=rng).to(pixels.device)
+    brightness = torch.empty(count, 1, 1, 1).uniform_(-0.25, 0.25, generator=rng).to(pixels.device)
     out = (pixels * contrast + brightness).clamp(-1, 1)
     for row in torch.nonzero(torch.rand(count, generator=rng) < 0.2).flatten().tolist():
         high, wide = (int(torch.randint(12, 45, (1,), generator=rng)) for _ in range(2))
         top, left = (int(torch.randint(0, size - side, (1,), generator=rng)) for side in (high, wide))
-        out[row, :, top : top + high, left : left + wide] = torch.rand(1, generator=rng) * 2 - 1
+        out[row, :, top : top + high, left : left + wide] = float(torch.rand(1, generator=rng)) * 2 - 1
     return out
 
 
@@ -115,6 +115,7 @@ def train_detector(
     recipe: DetectorRecipe,
     folder: Path,
     say: Say = print,
+    device: str = "cpu",
 ) -> Detector:
     """Trains the detector, continuing from `folder/detector.pt` where there is one. Returns it in eval mode.
 
@@ -123,7 +124,7 @@ def train_detector(
     """
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
-    model = Detector().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = Detector().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.peak_lr, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.peak_lr, recipe.steps, pct_start=0.1)
     first = _resume(folder / "detector.pt", recipe, model, optimiser, schedule)
@@ -155,13 +156,14 @@ def _detector_loss(
     rng: torch.Generator,
 ) -> Float[Tensor, ""]:
     rows = torch.randint(0, len(pictures), (recipe.batch_size,), generator=rng).numpy()
-    faces = as_input(torch.from_numpy(pictures[np.sort(rows)]))
-    truth = torch.from_numpy(landmarks[np.sort(rows)])
+    device = next(model.parameters()).device
+    faces = as_input(torch.from_numpy(pictures[np.sort(rows)]).to(device))
+    truth = torch.from_numpy(landmarks[np.sort(rows)]).to(device)
     empty = round(recipe.batch_size * recipe.negatives)
     with_face, truth = moved(faces[empty:], truth[empty:], rng)
     batch = seen_differently(torch.cat([faceless(faces[:empty], rng), with_face]), rng)
-    is_face = (torch.arange(len(batch)) >= empty).float()
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
+    is_face = (torch.arange(len(batch), device=device) >= empty).float()
+    with torch.autocast(batch.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
         predicted, logit = model(batch.contiguous(memory_format=torch.channels_last))
     return landmark_loss(predicted[empty:], truth) + 2.0 * F.binary_cross_entropy_with_logits(logit, is_face)
 
@@ -171,7 +173,7 @@ def _resume(
 ) -> int:
     if not path.exists():
         return 0
-    kept = torch.load(path, weights_only=True)
+    kept = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
     if kept["recipe"] != asdict(recipe):
         raise ValueError(f"expected a checkpoint of {asdict(recipe)} in {path}, got one of {kept['recipe']}")
     model.load_state_dict(kept["model"])

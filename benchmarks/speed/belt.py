@@ -1,7 +1,7 @@
-"""The belt under Ray as a share of the bare generator under the same Ray, and each station alone: `python -m benchmarks.speed.belt`.
+"""The belt as a share of the bare generator, both under Ray, and each station: `python -m benchmarks.speed.belt`.
 
-Both are measured in turns in one run. A rate counts the chunks between the first and the last that finished, so that starting
-actors and loading models is not part of it. Results are printed as Markdown.
+Both are measured in turns in one run. A rate counts the chunks between the first and the last that finished, so that
+starting actors and loading models is not part of it. Results are printed as Markdown.
 """
 
 from __future__ import annotations

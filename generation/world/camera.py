@@ -123,7 +123,7 @@ def expose(
     low_resolution_px: float,
     rng: np.random.Generator,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The way of one picture in [0, 1] to bytes: blur, few pixels, noise, 8 bits, JPEG, enlargement back to the size."""
+    """The way of one picture in [0, 1] to bytes: blur, few pixels, noise, 8 bits, JPEG, back to the size."""
     size, small = picture.shape[0], round(low_resolution_px)
     if blur_px > 0:
         sigma = blur_px * size / 112

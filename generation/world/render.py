@@ -132,12 +132,11 @@ def _draw(
 
 def _expose(pictures: np.ndarray, attributes: np.ndarray, rngs: list[np.random.Generator]) -> np.ndarray:
     keys = [CONTROLS.index(k) for k in ("blur_px", "noise", "jpeg_quality", "low_resolution_px")]
-    return np.stack(
-        [
-            camera.expose(p, *(float(row[key]) for key in keys), rng)
-            for p, row, rng in zip(pictures, attributes, rngs, strict=True)
-        ]
-    )
+    pixels = []
+    for picture, row, rng in zip(pictures, attributes[:, keys].tolist(), rngs, strict=True):
+        blur_px, noise, quality, low_resolution_px = row
+        pixels.append(camera.expose(picture, blur_px, noise, quality, low_resolution_px, rng))
+    return np.stack(pixels)
 
 
 def _truth(part: Tensor, normal: Tensor, pick: _Pixels) -> list[np.ndarray]:
