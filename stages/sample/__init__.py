@@ -1,0 +1,4 @@
+"""Sample: people who do not exist, as vectors in a generator's space.
+
+A sampler is `(n, rng) -> vectors` and names its `space`.
+"""
