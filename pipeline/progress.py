@@ -51,6 +51,10 @@ class Watch:
             left_s = (self.total - self.done) / self.rate
             say(f"{self.label}: {self.done} of {self.total} {self.unit}, {self.rate:.1f}/s, {left_s:.0f} s left")
 
+    def reach(self, done: int) -> None:
+        """Says how much is done in all."""
+        self.advance(done - self.done)
+
     @property
     def rate(self) -> float:
         """Units per second since the start."""

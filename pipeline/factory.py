@@ -1,0 +1,153 @@
+"""The composition root: Hydra in, lazy builders out; runs the steps that were asked for; returns the swept metric."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from pipeline import preflight, steps
+from pipeline.rundir import RunDir
+
+log = logging.getLogger(__name__)
+
+DECIDES = ("seed", "people", "images_per_identity", "chunk_people", "jpeg_quality", "enrol")
+PARTS_THAT_DECIDE = ("sampler", "planner", "generator", "embedder", "judge")
+ANYWHERE = "threads"  # an argument that may differ from machine to machine: it does not change what is made
+
+
+def run(cfg: DictConfig, anew: bool = False, only_check: bool = False) -> float | None:
+    """Runs the steps of a config in the run directory that Hydra has chosen.
+
+    Args:
+        cfg: The composed config.
+        anew: Whether the steps were asked for by name, and are done again even where nothing changed.
+        only_check: Whether preflight is all that is wanted.
+    Returns:
+        Mean accuracy of the recogniser over the protocols, once it is verified; what a sweep compares.
+    Raises:
+        ConfigError: If the run cannot begin.
+    """
+    run_dir = RunDir(where())
+    with open_dict(cfg):
+        cfg.run = str(run_dir.root)
+    made_from = fingerprint(meaning(cfg))
+    preflight.check(cfg, run_dir, made_from)
+    if only_check:
+        return None
+    _remember(cfg, run_dir)
+    runner = builder(cfg.runner)()
+    order = steps.Order(
+        made_from=made_from,
+        people=cfg.people,
+        portraits=None if cfg.enrol is None else _portraits(cfg),
+        **_common(cfg),
+    )
+    for step in [step for step in preflight.STEPS if step in cfg.steps]:  # belt order, whatever the order of the words
+        _do(step, cfg, run_dir, order, runner, anew)
+    return steps.mean_accuracy(run_dir)
+
+
+def _do(step: str, cfg: DictConfig, run_dir: RunDir, order: steps.Order, runner: Any, anew: bool) -> None:
+    if step == "sample":
+        steps.sample(run_dir, order, runner)
+    elif step == "plan":
+        steps.plan(run_dir, order)
+    elif step == "make":
+        steps.make(run_dir, order, runner)
+    elif step == "control":
+        control(cfg, run_dir, runner)
+    elif step == "train":
+        steps.train(run_dir, builder(cfg.trainer), fingerprint(_plain(cfg.trainer)), anew)
+    elif step == "verify":
+        steps.verify(run_dir, builder(cfg.protocols), builder(cfg.witness), cfg.witness_images, runner, anew)
+    else:
+        steps.report(run_dir)
+
+
+def control(cfg: DictConfig, run_dir: RunDir, runner: Any) -> None:
+    """Makes the control: renders of as many other people, as many as the dataset kept, in a run inside the run."""
+    size = steps.size(run_dir)
+    cfg = cfg.copy()
+    with open_dict(cfg):
+        cfg.run = str(run_dir.control.root)
+        cfg.people, cfg.images_per_identity = size.people, size.for_control
+        cfg.seed = steps.stream(cfg.seed, "control")
+        cfg.enrol = None
+        for name in ("sampler", "planner", "generator", "judge"):
+            cfg[name] = cfg.control[name]
+    order = steps.Order(made_from=fingerprint(meaning(cfg)), people=size.people, portraits=None, **_common(cfg))
+    steps.begin_control(run_dir.control, order)
+    steps.sample(run_dir.control, order, runner)
+    steps.plan(run_dir.control, order)
+    steps.make(run_dir.control, order, runner)
+
+
+def builder(part: DictConfig) -> Callable[[], Any]:
+    """A lazy, picklable builder of a part: nothing is imported or loaded until it is called, in whatever process."""
+    return partial(instantiate, _plain(part), _convert_="all")
+
+
+def meaning(cfg: DictConfig) -> dict[str, Any]:
+    """What decides the bytes of a dataset: the config without runner, threads and places."""
+    cfg = cfg.copy()
+    with open_dict(cfg):
+        cfg.run = "<run>"
+    chosen = {name: cfg[name] for name in (*DECIDES, *PARTS_THAT_DECIDE)}
+    return {name: _without_machine(_plain(value)) for name, value in chosen.items()}
+
+
+def fingerprint(plain: Any) -> str:
+    """sha256 over canonical JSON."""
+    return hashlib.sha256(json.dumps(_without_machine(plain), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _common(cfg: DictConfig) -> dict[str, Any]:
+    return {
+        "seed": cfg.seed,
+        "chunk_people": cfg.chunk_people,
+        "jpeg_quality": cfg.jpeg_quality,
+        **{name: builder(cfg[name]) for name in PARTS_THAT_DECIDE},
+    }
+
+
+def _portraits(cfg: DictConfig) -> steps.Portraits:
+    enrol = cfg.enrol
+    return steps.Portraits(builder(enrol.planner), enrol.min_found, enrol.over_plan, enrol.max_cosine)
+
+
+def _plain(part: Any) -> Any:
+    return OmegaConf.to_container(part, resolve=True) if OmegaConf.is_config(part) else part
+
+
+def _without_machine(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _without_machine(value) for key, value in tree.items() if key != ANYWHERE}
+    return [_without_machine(item) for item in tree] if isinstance(tree, list) else tree
+
+
+def _remember(cfg: DictConfig, run_dir: RunDir) -> None:
+    """Writes the config and the words that made it, so that `run=DIR` alone goes on. The steps are not part of it."""
+    words = [word for word in HydraConfig.get().overrides.task if word.split("=")[0] not in ("run", "steps")]
+    run_dir.overrides.parent.mkdir(parents=True, exist_ok=True)
+    steps.write_text(run_dir.config, OmegaConf.to_yaml(cfg))
+    steps.write_text(run_dir.overrides, yaml.safe_dump(words, width=1000) if words else "[]\n")
+
+
+def in_a_sweep() -> bool:
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def where() -> Path:
+    """The run directory that Hydra has chosen."""
+    return Path(HydraConfig.get().runtime.output_dir)

@@ -1,0 +1,284 @@
+"""Preflight: does everything exist and fit? Asked before a model is loaded, a directory is written to or a worker starts.
+
+Every check returns the faults that it found, a line each; all are told at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from pipeline.rundir import RunDir
+
+STEPS = ("sample", "plan", "make", "control", "train", "verify", "report")
+PARTS = ("sampler", "planner", "generator", "embedder", "judge", "runner", "trainer", "protocols")
+NEEDED = {"faiss": 'pip install "facemint[cpu]"', "onnxruntime": 'pip install "facemint[cpu]"'}
+BYTES_PER_PICTURE = 16_000  # a 112x112 JPEG of quality 95 and its members' tar blocks take 10 to 14 kB
+BYTES_PER_PAIR = 20_000
+BYTES_OF_MODELS = 300_000_000  # two checkpoints with their optimizers' state
+
+
+class ConfigError(ValueError):
+    """A run that cannot begin. `problems` has one line per fault."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def check(cfg: DictConfig, run: RunDir, made_from: str) -> None:
+    """Raises ConfigError unless the run can begin.
+
+    Args:
+        cfg: The composed config.
+        run: Where it is to go.
+        made_from: Fingerprint of what the dataset is made from.
+    """
+    problems = [*_numbers(cfg), *_steps(cfg), *_installed()]
+    parts = {name: _container(cfg, name) for name in PARTS}
+    parts |= {f"control.{name}": _container(cfg, f"control.{name}") for name in ("sampler", "planner", "generator", "judge")}
+    parts |= {"witness": _container(cfg, "witness"), "enrol.planner": _container(cfg, "enrol.planner")}
+    unbound = {name: list(_targets(name, part)) for name, part in parts.items() if part is not None}
+    problems += [line for lines in unbound.values() for line in lines]
+    fit = {name: part for name, part in parts.items() if part is not None and not unbound[name]}
+    problems += [*_values(fit), *_attributes(fit), *_spaces(fit), *_stations(fit), *_weights(fit)]
+    problems += [*_belongs(cfg, run, made_from), *_disk(cfg, run)]
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+
+
+def _container(cfg: DictConfig, name: str) -> Any:
+    part = OmegaConf.select(cfg, name)
+    return OmegaConf.to_container(part, resolve=True) if OmegaConf.is_config(part) else part
+
+
+def _numbers(cfg: DictConfig) -> Iterator[str]:
+    limits = {
+        "seed": (0, 2**32 - 1),
+        "people": (2, 10**6),
+        "images_per_identity": (1, 1000),
+        "chunk_people": (1, 10**6),
+        "jpeg_quality": (1, 100),
+    }
+    for name, (low, high) in limits.items():
+        value = OmegaConf.select(cfg, name)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            yield f"{name}: expected a whole number from {low} to {high}, got {value!r}"
+    enrol = cfg.enrol
+    if enrol is not None and not (enrol.over_plan >= 1 and -1 <= enrol.max_cosine <= 1 and enrol.min_found >= 1):
+        yield (
+            "enrol: expected over_plan >= 1, max_cosine in [-1, 1] and min_found >= 1, "
+            f"got {enrol.over_plan}, {enrol.max_cosine} and {enrol.min_found}"
+        )
+
+
+def _steps(cfg: DictConfig) -> Iterator[str]:
+    if not OmegaConf.is_list(cfg.steps):
+        yield f"steps: expected a list such as [verify,report], got {cfg.steps!r}"
+        return
+    for step in cfg.steps:
+        if step not in STEPS:
+            yield f"steps: expected some of {', '.join(STEPS)}, got {step}"
+
+
+def _installed() -> Iterator[str]:
+    for module, remedy in NEEDED.items():
+        if importlib.util.find_spec(module) is None:
+            yield f"{module}: expected it to be installed ({remedy}), found no such module"
+
+
+def _targets(where: str, part: Any) -> Iterator[str]:
+    """Every `_target_` can be imported, and takes the arguments beside it."""
+    if isinstance(part, list):
+        for number, item in enumerate(part):
+            yield from _targets(f"{where}[{number}]", item)
+    if not isinstance(part, dict):
+        return
+    for key, value in part.items():
+        yield from _targets(f"{where}.{key}", value)
+    if "_target_" in part:
+        yield from _target(where, part)
+
+
+def _target(where: str, part: Mapping[str, Any]) -> Iterator[str]:
+    try:
+        callee = _locate(part["_target_"])
+    except (ImportError, AttributeError, ValueError) as error:
+        yield f"{where}: expected a _target_ that can be imported, got {part['_target_']} ({error})"
+        return
+    given = {key: value for key, value in part.items() if not (key.startswith("_") and key.endswith("_"))}
+    taken = inspect.signature(callee)
+    try:
+        taken.bind(**given)
+    except TypeError as error:
+        names = ", ".join(taken.parameters) or "none"
+        yield f"{where}: expected arguments of {part['_target_']} ({names}), got {', '.join(given) or 'none'}: {error}"
+
+
+def _locate(target: str) -> Any:
+    module, _, name = target.rpartition(".")
+    if not module:
+        raise ValueError("no module in its name")
+    return getattr(importlib.import_module(module), name)
+
+
+def _values(parts: Mapping[str, Any]) -> Iterator[str]:
+    """Parts that are cheap to build are built: their constructors know their ranges."""
+    for name in ("planner", "enrol.planner", "control.planner", "sampler", "runner", "trainer", "protocols", "judge"):
+        if name in parts:
+            yield from _refusal(name, parts[name])
+
+
+def _refusal(name: str, part: Any) -> Iterator[str]:
+    try:
+        _build(part)
+    except Exception as error:  # noqa: BLE001  (Hydra wraps whatever a constructor raises; its words are what the user needs)
+        yield f"{name}: {_innermost(error)}"
+
+
+def _build(part: Any) -> Any:
+    return instantiate(part, _convert_="all")
+
+
+def _innermost(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())
+
+
+def _attributes(parts: Mapping[str, Any]) -> Iterator[str]:
+    """The plan names only attributes that the generator honours, in the generator's ranges."""
+    for planner, generator in (("planner", "generator"), ("enrol.planner", "generator"), ("control.planner", "control.generator")):
+        if planner not in parts or generator not in parts or any(_refusal(planner, parts[planner])):
+            continue
+        maker, target = _build(parts[planner]), parts[generator]["_target_"]
+        honoured = _locate(target)
+        for name, (low, high) in maker.ranges.items():
+            if name not in honoured.controls:
+                yield f"{planner}: expected attributes that {target} honours ({', '.join(honoured.controls)}), got {name}"
+                continue
+            least, most = getattr(honoured, "ranges", {}).get(name, (low, high))
+            if not least <= low <= high <= most:
+                yield f"{planner}.attributes.{name}: expected values that {target} honours, {least:g} to {most:g}, got {low:g} to {high:g}"
+
+
+def _space(part: Mapping[str, Any]) -> str | None:
+    """The space that a part's config names, or that its constructor defaults to."""
+    if "space" in part:
+        return part["space"]
+    parameter = inspect.signature(_locate(part["_target_"])).parameters.get("space")
+    return None if parameter is None or parameter.default is inspect.Parameter.empty else parameter.default
+
+
+def _spaces(parts: Mapping[str, Any]) -> Iterator[str]:
+    """Same space or no run (law 5)."""
+    for sampler, generator in (("sampler", "generator"), ("control.sampler", "control.generator")):
+        if sampler in parts and generator in parts:
+            drawn, wanted = _space(parts[sampler]), _space(parts[generator])
+            if drawn != wanted:
+                yield f"{sampler}: expected people in the space of the {generator}, {wanted!r}, got {drawn!r}"
+    if "enrol.planner" not in parts and "sampler" in parts and "embedder" in parts:
+        drawn, judged = _space(parts["sampler"]), _space(parts["embedder"])
+        if drawn != judged:
+            yield f"enrol: expected portraits, because people drawn in {drawn!r} cannot be judged in {judged!r}, got none"
+    if "witness" in parts and "embedder" in parts and _space(parts["witness"]) == _space(parts["embedder"]):
+        yield f"witness: expected another space than the embedder's (law 7), got {_space(parts['witness'])!r} for both"
+
+
+def _stations(parts: Mapping[str, Any]) -> Iterator[str]:
+    """The runner has a place for every station of every step."""
+    if "runner" not in parts or any(_refusal("runner", parts["runner"])):
+        return
+    runner = _build(parts["runner"])
+    for belt in (["generate", "embed", "enrol"], ["generate", "embed", "judge", "pack"], ["photograph"]):
+        try:
+            runner.check(belt)
+        except ValueError as error:
+            yield f"runner: {error}"
+
+
+def _weights(parts: Mapping[str, Any]) -> Iterator[str]:
+    """Weights on disk are those that their space names. A part that has weights says so by a `check_weights` of its own."""
+    for name in ("generator", "embedder", "witness"):
+        if name not in parts:
+            continue
+        verify = getattr(_locate(parts[name]["_target_"]), "check_weights", None)
+        if verify is None:
+            continue
+        try:
+            verify(_space(parts[name]))
+        except (ValueError, OSError) as error:
+            yield f"{name}: {_innermost(error)}"
+
+
+def _belongs(cfg: DictConfig, run: RunDir, made_from: str) -> Iterator[str]:
+    """A run directory goes on with the plan that it was begun with."""
+    found = {path: _made_from(path) for path in (run.identities, run.plan, *sorted(run.ledger.glob("*.parquet"))[:1])}
+    other = next((path for path, written in found.items() if written not in (None, made_from)), None)
+    if other is None:
+        return
+    changes = _changes(run, cfg)
+    told = "; ".join(changes) if changes else f"made_from {found[other]} there, {made_from} here"
+    yield f"run: expected the config that {run.root} was begun with, or another directory (run=...), got changes: {told}"
+
+
+def _made_from(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    metadata = pq.read_schema(path).metadata or {}
+    return metadata.get(b"made_from", b"nothing that it says").decode()
+
+
+def _changes(run: RunDir, cfg: DictConfig) -> list[str]:
+    from pipeline.factory import meaning
+
+    if not run.config.is_file():
+        return []
+    old, new = _flat(meaning(OmegaConf.load(run.config))), _flat(meaning(cfg))
+    return [
+        f"{key} was {old.get(key, 'absent')}, now {new.get(key, 'absent')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, str]:
+    if not isinstance(tree, dict):
+        return {prefix: json.dumps(tree)}
+    return {name: leaf for key, value in tree.items() for name, leaf in _flat(value, f"{prefix}.{key}".strip(".")).items()}
+
+
+def _disk(cfg: DictConfig, run: RunDir) -> Iterator[str]:
+    """The run's directory can be written to, and its disk has room."""
+    folder = next(folder for folder in (run.root, *run.root.resolve().parents) if folder.exists())
+    if not folder.is_dir():
+        yield f"run: expected a directory, got {folder}, which is a file"
+        return
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"room?")
+    except OSError as error:
+        yield f"run: expected a directory that can be written to, got {folder} ({error.strerror})"
+        return
+    if any(_numbers(cfg)):
+        return
+    sets = 2 if "control" in cfg.steps else 1
+    needed = cfg.people * cfg.images_per_identity * BYTES_PER_PICTURE * sets + BYTES_OF_MODELS
+    needed += int(OmegaConf.select(cfg, "protocols.pairs", default=0)) * 5 * BYTES_PER_PAIR
+    written = sum(path.stat().st_size for path in run.root.rglob("*.tar")) if run.root.exists() else 0
+    free = shutil.disk_usage(folder).free
+    if needed - written > free:
+        yield f"run: expected {(needed - written) / 1e9:.1f} GB free for {run.root}, got {free / 1e9:.1f} GB on {folder}"
+
+
