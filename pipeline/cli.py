@@ -21,7 +21,13 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 HYDRA_WORDS = {"allow_extra_args": True, "ignore_unknown_options": True}
 WRONG, FAILED, INTERRUPTED = 2, 1, 130  # exit codes: a mistake in the words or the config; a run that stopped; Ctrl-C
 
-EXPECTED = (ValueError, OSError, StationError, GaveUpError, StallError)  # what they say is enough; TimeoutError is an OSError
+EXPECTED = (
+    ValueError,
+    OSError,
+    StationError,
+    GaveUpError,
+    StallError,
+)  # what they say is enough; TimeoutError is an OSError
 
 app = typer.Typer(
     add_completion=False,

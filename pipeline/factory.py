@@ -109,7 +109,9 @@ def meaning(cfg: DictConfig) -> dict[str, Any]:
 
 def fingerprint(plain: Any) -> str:
     """sha256 over canonical JSON."""
-    return hashlib.sha256(json.dumps(_without_machine(plain), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(_without_machine(plain), sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
 
 
 def _common(cfg: DictConfig) -> dict[str, Any]:

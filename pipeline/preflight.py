@@ -47,7 +47,9 @@ def check(cfg: DictConfig, run: RunDir, made_from: str) -> None:
     """
     problems = [*_numbers(cfg), *_steps(cfg), *_installed()]
     parts = {name: _container(cfg, name) for name in PARTS}
-    parts |= {f"control.{name}": _container(cfg, f"control.{name}") for name in ("sampler", "planner", "generator", "judge")}
+    parts |= {
+        f"control.{name}": _container(cfg, f"control.{name}") for name in ("sampler", "planner", "generator", "judge")
+    }
     parts |= {"witness": _container(cfg, "witness"), "enrol.planner": _container(cfg, "enrol.planner")}
     unbound = {name: list(_targets(name, part)) for name, part in parts.items() if part is not None}
     problems += [line for lines in unbound.values() for line in lines]
@@ -159,7 +161,11 @@ def _innermost(error: BaseException) -> str:
 
 def _attributes(parts: Mapping[str, Any]) -> Iterator[str]:
     """The plan names only attributes that the generator honours, in the generator's ranges."""
-    for planner, generator in (("planner", "generator"), ("enrol.planner", "generator"), ("control.planner", "control.generator")):
+    for planner, generator in (
+        ("planner", "generator"),
+        ("enrol.planner", "generator"),
+        ("control.planner", "control.generator"),
+    ):
         if planner not in parts or generator not in parts or any(_refusal(planner, parts[planner])):
             continue
         maker, target = _build(parts[planner]), parts[generator]["_target_"]
@@ -256,7 +262,9 @@ def _changes(run: RunDir, cfg: DictConfig) -> list[str]:
 def _flat(tree: Any, prefix: str = "") -> dict[str, str]:
     if not isinstance(tree, dict):
         return {prefix: json.dumps(tree)}
-    return {name: leaf for key, value in tree.items() for name, leaf in _flat(value, f"{prefix}.{key}".strip(".")).items()}
+    return {
+        name: leaf for key, value in tree.items() for name, leaf in _flat(value, f"{prefix}.{key}".strip(".")).items()
+    }
 
 
 def _disk(cfg: DictConfig, run: RunDir) -> Iterator[str]:
@@ -280,5 +288,3 @@ def _disk(cfg: DictConfig, run: RunDir) -> Iterator[str]:
     free = shutil.disk_usage(folder).free
     if needed - written > free:
         yield f"run: expected {(needed - written) / 1e9:.1f} GB free for {run.root}, got {free / 1e9:.1f} GB on {folder}"
-
-

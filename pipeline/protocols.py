@@ -1,4 +1,8 @@
-"""Where a run's verification sets come from. Whatever their origin, they are `.bin` files that one reader reads."""
+"""Where a run's verification sets come from. Whatever their origin, they are `.bin` files that one reader reads.
+
+The people of the world's protocols come from a stream of random numbers of their own, so no bundled model and no run has
+ever seen them.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,13 @@ from generation.world import SPACE, attribute_table, render
 from generation.world.scenes import PROTOCOLS, PairPlan, protocol_pairs
 from pipeline.progress import Watch, say
 from pipeline.runners import Runner
+from pipeline.runners.local import Local
 from pipeline.steps import write_text
 from stages.embed.align import crop
 from stages.pack import encode_jpeg
 from stages.records import Chunk, Identity, Variation
 
+PROTOCOL_STREAM = 7_003  # of SeedSequence, beside the seed and the protocol's place
 JPEG_QUALITY = 95
 PICTURES_PER_CHUNK = 120
 
@@ -50,7 +56,7 @@ class WorldProtocols:
     """
 
     def __init__(
-        self, names: Sequence[str], pairs: int = 6000, folds: int = 10, seed: int = 20_260_000, space: str = SPACE
+        self, names: Sequence[str], pairs: int = 6000, folds: int = 10, seed: int = 0, space: str = SPACE
     ) -> None:
         unknown = [name for name in names if name not in PROTOCOLS]
         if unknown or not names:
@@ -80,7 +86,7 @@ class WorldProtocols:
             write_text(folder / f"{name}.txt", self._recipe(name))
 
     def _plan(self, name: str) -> PairPlan:
-        rng = np.random.default_rng([self.seed, list(PROTOCOLS).index(name)])
+        rng = np.random.default_rng([PROTOCOL_STREAM, self.seed, list(PROTOCOLS).index(name)])
         return protocol_pairs(name, self.pairs, self.folds, rng)
 
     def _recipe(self, name: str) -> str:
@@ -89,6 +95,11 @@ class WorldProtocols:
     def _written(self, folder: Path, name: str) -> bool:
         recipe = folder / f"{name}.txt"
         return (folder / f"{name}.bin").exists() and recipe.exists() and recipe.read_text() == self._recipe(name)
+
+
+def write_protocols(folder: Path, pairs: int, seed: int, folds: int = 10) -> None:
+    """Writes `<name>.bin` for each protocol of the world that `folder` does not hold yet, in this process alone."""
+    WorldProtocols(list(PROTOCOLS), pairs, folds, seed).prepare(folder, Local())
 
 
 class Files:

@@ -117,9 +117,7 @@ def _enrol(
     planner = portraits.planner()
     per_chunk = max(1, order.chunk_people * order.planner().images_per_identity // planner.images_per_identity)
     blocks = [range(start, min(start + per_chunk, len(candidates))) for start in range(0, len(candidates), per_chunk)]
-    missing = [
-        i for i in range(len(blocks)) if _metadata(_enrolled(run, i)).get("made_from") != order.made_from
-    ]
+    missing = [i for i in range(len(blocks)) if _metadata(_enrolled(run, i)).get("made_from") != order.made_from]
     stations = {"generate": order.generator, "embed": order.embedder, "enrol": partial(Enrol, portraits.min_found)}
     seed = stream(order.seed, "portraits")
     chunks = (_portrait_chunk(i, blocks[i], candidates, planner, seed) for i in missing)
@@ -378,7 +376,9 @@ def _train_one(run: RunDir, recipe: Builder, made_from: str, limit: int | None, 
     data = load_training_set(sorted(run.shards.glob("*.tar")))
     rows = evenly(data.labels, limit)
     if limit is not None:
-        say(f"{label}: {len(rows)} of {len(data.labels)} pictures, as even over the people as they go; asked for {limit}")
+        say(
+            f"{label}: {len(rows)} of {len(data.labels)} pictures, as even over the people as they go; asked for {limit}"
+        )
     labels, images = data.labels[rows], data.images[rows]
     people = np.unique(labels)
     labels = np.searchsorted(people, labels).astype(np.int64)
@@ -620,4 +620,6 @@ def _expect_made(run: RunDir) -> None:
     missing = set(range(Plan(run.identities, run.plan).chunks)) - _vouched(run)
     if missing:
         first = ", ".join(map(str, sorted(missing)[:5]))
-        raise ValueError(f"expected all chunks of {run.root}, {len(missing)} are missing ({first}{', ...' * (len(missing) > 5)})")
+        raise ValueError(
+            f"expected all chunks of {run.root}, {len(missing)} are missing ({first}{', ...' * (len(missing) > 5)})"
+        )

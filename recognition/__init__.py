@@ -1,1 +1,2 @@
-"""Learns from faces: reads shards, trains a recogniser, exports it, and knows face vectors. Imports nothing else of facemint."""
+"""Learns from faces: reads shards, trains a recogniser, exports it, knows face vectors. Imports nothing else of
+ours."""

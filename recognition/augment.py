@@ -1,7 +1,7 @@
 """Augmentations of a batch of crops, on the device of the batch, with parameters of its own for every picture.
 
-Everything random comes from one `torch.Generator` on the CPU, drawn for the whole batch in a fixed order: the same generator state
-and batch give the same pictures on every run.
+Everything random comes from one `torch.Generator` on the CPU, drawn for the whole batch in a fixed order: the same
+generator state and batch give the same pictures on every run.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Augment:
         x = self._move(x, normal, uniform[:, 0])
         x = self._recolour(x, uniform[:, 1:6])
         x = self._smear(x, uniform[:, 6:10])
-        return self._erase(x, uniform[:, 10:16], torch.rand(b, 3, 1, 1, generator=generator).to(x.device)).clamp(-1, 1)
+        return self._erase(x, uniform[:, 10:16], torch.rand(b, 3, 1, 1, generator=generator).to(x.device)).clamp_(-1, 1)
 
     def _move(self, x: Tensor, normal_b4: Tensor, mirror_b: Tensor) -> Tensor:
         """Mirror, zoom, rotation and shift as one bilinear resampling; the border is continued outwards."""
@@ -91,11 +91,14 @@ class Augment:
         return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
     def _recolour(self, x: Tensor, uniform_b5: Tensor) -> Tensor:
-        """Contrast about the picture's mean, brightness, and a gain for each channel."""
+        """Contrast about the picture's mean, brightness, and a gain for each channel, put together as one gain and one
+        offset."""
         signed = (2 * uniform_b5 - 1)[:, :, None, None]
+        contrast, warmth = torch.exp(signed[:, 0:1] * self.contrast), torch.exp(signed[:, 2:5] * self.warmth)
         mean = x.mean((1, 2, 3), keepdim=True)
-        x = mean + (x - mean) * torch.exp(signed[:, 0:1] * self.contrast) + 2 * self.brightness * signed[:, 1:2]
-        return (x + 1) * torch.exp(signed[:, 2:5] * self.warmth) - 1
+        # From ((mean + (x - mean) contrast + 2 brightness) + 1) warmth - 1: in [-1, 1], black is -1.
+        offset = (mean * (1 - contrast) + 2 * self.brightness * signed[:, 1:2] + 1) * warmth - 1
+        return torch.addcmul(offset, x, contrast * warmth)
 
     def _smear(self, x: Tensor, uniform_b4: Tensor) -> Tensor:
         """Blur and loss of resolution: both linear and separable, so y = M x M^T with one matrix M for each picture."""
@@ -111,7 +114,8 @@ class Augment:
         return x.index_copy(0, rows, matrix @ x[rows] @ matrix.transpose(2, 3))
 
     def _erase(self, x: Tensor, uniform_b6: Tensor, colour_b311: Tensor) -> Tensor:
-        """One rectangle in one colour. Zhong et al. (2020), algorithm 1, without redrawing: https://arxiv.org/abs/1708.04896"""
+        """One rectangle in one colour. Zhong et al. (2020), algorithm 1, without redrawing:
+        https://arxiv.org/abs/1708.04896"""
         area = uniform_b6[:, 1] * self.erase_area * (uniform_b6[:, 0] < self.erase)
         aspect = torch.exp((2 * uniform_b6[:, 2] - 1) * math.log(3.0))
         inside = _band((area * aspect).sqrt(), uniform_b6[:, 3], x.shape[2])[:, None, :, None]
@@ -120,12 +124,13 @@ class Augment:
 
 
 def normalised(images: UInt8[Tensor, "b h w 3"]) -> Float32[Tensor, "b 3 h w"]:
-    """uint8 RGB crops -> (x - 127.5) / 127.5 in [-1, 1]; channels first in shape, last in memory, which CPUs convolve faster."""
-    return ((images.float() - 127.5) / 127.5).permute(0, 3, 1, 2)
+    """uint8 RGB crops -> (x - 127.5) / 127.5 in [-1, 1], channels first."""
+    return images.permute(0, 3, 1, 2).contiguous().float().sub_(127.5).div_(127.5)
 
 
 def _band(share_b: Tensor, place_b: Tensor, size_px: int) -> Tensor:
-    """(b, size_px) bool: which pixels lie in a band that covers `share` of the side, placed inside the picture by `place`."""
+    """(b, size_px) bool: which pixels lie in a band that covers `share` of the side, placed inside the picture by
+    `place`."""
     length = share_b.clamp(max=1) * size_px
     start = place_b * (size_px - length)
     pixel = torch.arange(size_px, device=share_b.device) + 0.5

@@ -1,7 +1,8 @@
 """Networks from a 112x112 face to a raw embedding.
 
-Every backbone maps `Float32["b 3 112 112"]` (RGB, (x - 127.5) / 127.5) to `Float32["b d"]`, not normalised: the norm of the
-raw vector carries quality, and flip fusion sums raw vectors. `BACKBONES` names the configurations that a recipe may ask for.
+Every backbone maps `Float32["b 3 112 112"]` (RGB, (x - 127.5) / 127.5) to `Float32["b d"]`, not normalised: the norm of
+the raw vector carries quality, and flip fusion sums raw vectors. `BACKBONES` names the configurations that a recipe may
+ask for.
 
 `IResNet` keeps the state-dict layout of insightface's arcface_torch, so that its checkpoints load with `strict=True`.
 """
@@ -55,8 +56,8 @@ class IResNetBlock(nn.Module):
 class IResNet(nn.Module):
     """The improved residual network of ArcFace, with the state-dict layout and the maths of arcface_torch.
 
-    With the defaults for widths, strides and stem, `blocks=(2, 2, 2, 2)` is iresnet18; (3, 4, 6, 3) is 34, (3, 4, 14, 3)
-    is 50, (3, 13, 30, 3) is 100. A wider stem stride and fewer channels make the sizes that a laptop trains.
+    With the defaults for widths, strides and stem, `blocks=(2, 2, 2, 2)` is iresnet18; (3, 4, 6, 3) is 34, (3, 4, 14,
+    3) is 50, (3, 13, 30, 3) is 100. A wider stem stride and fewer channels make the sizes that a laptop trains.
 
     Args:
         blocks: Residual blocks in each stage.
@@ -85,9 +86,7 @@ class IResNet(nn.Module):
     ) -> None:
         super().__init__()
         if not len(blocks) == len(widths) == len(strides):
-            raise ValueError(
-                f"IResNet: one width and one stride per stage expected, got {blocks=} {widths=} {strides=}"
-            )
+            raise ValueError(f"IResNet: expected one width and one stride a stage, got {blocks=} {widths=} {strides=}")
         self.dimensions = dimensions
         self.conv1 = _conv(3, stem_width, stem_kernel, stem_stride)
         self.bn1 = nn.BatchNorm2d(stem_width)
@@ -119,9 +118,10 @@ class IResNet(nn.Module):
 class PlainNet(nn.Module):
     """3x3 convolutions in one straight line, each with BN and ReLU, and a global depthwise convolution.
 
-    The inference form of RepVGG (Ding et al., 2021, https://arxiv.org/abs/2101.03697), which is VGG with BN: no shortcut, so nothing is read twice,
-    and a CPU trains it fastest. The head is MobileFaceNet's (Chen et al., 2018, section 3.1, https://arxiv.org/abs/1804.07573): the global depthwise
-    convolution learns which place of the face matters for each channel, where an average would forget the place.
+    The inference form of RepVGG (Ding et al., 2021, https://arxiv.org/abs/2101.03697), which is VGG with BN: no
+    shortcut, so nothing is read twice, and a CPU trains it fastest. The head is MobileFaceNet's (Chen et al., 2018,
+    section 3.1, https://arxiv.org/abs/1804.07573): the global depthwise convolution learns which place of the face
+    matters for each channel, where an average would forget the place.
 
     Args:
         layers: (channels, stride) of each 3x3 convolution.

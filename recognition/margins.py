@@ -1,10 +1,11 @@
 """Margins: what makes a softmax over identities pull faces of one person together.
 
-A margin turns cosines into logits: it lowers the cosine of the true class, then multiplies everything by `scale`. The loss is the cross-entropy
-of the logits. `MarginHead` holds the class centres and gives the cosines.
+A margin turns cosines into logits: it lowers the cosine of the true class, then multiplies everything by `scale`. The
+loss is the cross-entropy of the logits. `MarginHead` holds the class centres and gives the cosines.
 
-Two different losses are called ArcFace, and they train differently. In the formula's own ("exact"), the target's gradient is
-d cos(theta + m) / d cos(theta) = sin(theta + m) / sin(theta). In insightface's ("straight_through"), the margin is added without gradient, so it is 1.
+Two different losses are called ArcFace, and they train differently. In the formula's own ("exact"), the target's
+gradient is d cos(theta + m) / d cos(theta) = sin(theta + m) / sin(theta). In insightface's ("straight_through"), the
+margin is added without gradient, so it is 1.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class ArcFace:
 
     ArcFace (Deng et al., 2019), equation 3: https://arxiv.org/abs/1801.07698
 
-    With `gradient="exact"`, angles are clamped so that theta + margin stays below pi, as in the AdaFace repository; with `"straight_through"` the value wraps
-    beyond pi, as in insightface.
+    With `gradient="exact"`, angles are clamped so that theta + margin stays below pi, as in the AdaFace repository;
+    with `"straight_through"` the value wraps beyond pi, as in insightface.
 
     Args:
         margin_rad: The angle m, in [0, pi).
@@ -75,7 +76,8 @@ class ArcFace:
 class CosFace:
     """Subtracts a constant from the cosine of a face to its own class: scale * (cos(theta) - margin).
 
-    CosFace (Wang et al., 2018), equation 4: https://arxiv.org/abs/1801.09414. Its exact gradient is the straight-through one.
+    CosFace (Wang et al., 2018), equation 4: https://arxiv.org/abs/1801.09414. Its exact gradient is the
+    straight-through one.
 
     Args:
         margin_cosine: The constant m, in [0, 1].
@@ -100,7 +102,8 @@ class CosFace:
 
 
 class MarginHead(nn.Module):
-    """Class centres and a margin: raw embeddings and labels -> logits, in float32 whatever the precision of the backbone.
+    """Class centres and a margin: raw embeddings and labels -> logits, in float32 whatever the precision of the
+    backbone.
 
     Args:
         classes: Number of identities c.

@@ -1,7 +1,8 @@
 """Trains a recogniser: labelled crops and a recipe in, a network out. One loop.
 
-The result depends on the crops, the labels and the recipe alone: the order and the augmentation of epoch e come from (seed, e), so that a run
-continued from the checkpoint of an epoch ends as an uninterrupted one does, bit for bit on a CPU.
+The result depends on the crops, the labels and the recipe alone: the order and the augmentation of epoch e come from
+(seed, e), so that a run continued from the checkpoint of an epoch ends as an uninterrupted one does, bit for bit on a
+CPU.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Recipe:
         schedule: "cosine" to 0, "polynomial" (power 2) to 0, or "step": a tenth after 50, 75 and 90 % of the steps.
         warmup_epochs: Linear rise of the learning rate from 0; may be a fraction.
         clip_norm: Largest norm of the gradient of backbone and head together.
-        ema_decay: Decay of the running average of the weights per step, in [0, 1); the average is the result. 0: no average.
+        ema_decay: Decay of the running average of the weights per step, in [0, 1); the average is the result. 0: no
+            average.
         seed: Fixes initial weights, order and augmentation.
         precision: "bf16" runs the backbone under autocast; head, loss and weights stay float32.
         threads: Threads of torch on the CPU: another number rounds differently.
@@ -134,7 +136,8 @@ class Trained:
     """What training gives.
 
     Attributes:
-        model: The backbone in eval mode, on the device it was trained on; the average of its weights if the recipe asks for one.
+        model: The backbone in eval mode, on the device it was trained on; the average of its weights if the recipe asks
+            for one.
         losses: Mean loss of each epoch.
         weights_sha256: Hash of the names and values of the model's state dict.
     """
@@ -165,12 +168,13 @@ def train(
         recipe: What to do.
         out_dir: Where `checkpoint.pt` is written after each epoch, atomically.
         on_progress: Called every 10 steps and at the end of an epoch.
-        on_epoch: Called after each epoch with the model so far (averaged if the recipe asks for it; in eval mode) and the epoch, from 1.
+        on_epoch: Called after each epoch with the model so far (averaged if the recipe asks for it; in eval mode) and
+            the epoch, from 1.
         device: Where torch computes.
 
     Raises:
-        ValueError: If the labels are not those of at least 2 classes, if `out_dir` belongs to another recipe or other crops, or if the loss is not
-            finite, naming epoch and step.
+        ValueError: If the labels are not those of at least 2 classes, if `out_dir` belongs to another recipe or other
+            crops, or if the loss is not finite, naming epoch and step.
     """
     classes = _check_labels(images, labels)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -201,7 +205,8 @@ def load_trained(out_dir: Path, recipe: Recipe, device: str = "cpu") -> Trained:
         raise ValueError(f"{path}: expected recipe {recipe.sha256}, found {saved['recipe']}")
     if len(saved["losses"]) != recipe.epochs:
         raise ValueError(f"{path}: expected {recipe.epochs} epochs, found {len(saved['losses'])}")
-    model = BACKBONES[recipe.backbone]().to(device)
+    with torch.random.fork_rng(devices=[]):  # building draws weights that are thrown away
+        model = _backbone(recipe, torch.device(device))
     model.load_state_dict(saved["average"] or saved["model"])
     return Trained(model.eval(), tuple(saved["losses"]), weights_sha256(model))
 
@@ -262,8 +267,7 @@ class _State:
 
     def __init__(self, recipe: Recipe, classes: int, per_epoch: int, device: torch.device) -> None:
         torch.manual_seed(recipe.seed)
-        # channels_last: two times faster convolutions on CPUs, and no slower on GPUs.
-        self.model = BACKBONES[recipe.backbone]().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = _backbone(recipe, device)
         self.head = MarginHead(classes, _dimensions(self.model), recipe.margin).to(device)
         self.parameters = [p for m in (self.model, self.head) for p in m.parameters() if p.requires_grad]
         self.optimizer = _optimizer(self.parameters, recipe)
@@ -294,7 +298,7 @@ class _State:
         saved = torch.load(path, map_location=self.device, weights_only=True)
         if saved["made_from"] != made_from:
             raise ValueError(
-                f"{path}: expected a checkpoint of this recipe and these crops ({made_from}), found one of {saved['made_from']}"
+                f"{path}: expected one made from this recipe and these crops, {made_from}, found {saved['made_from']}"
             )
         self.losses = list(saved["losses"])
         self.model.load_state_dict(saved["model"])
@@ -304,7 +308,7 @@ class _State:
 
     def result(self) -> nn.Module:
         """A copy of the model in eval mode, with the averaged weights if there are any."""
-        model = BACKBONES[self.recipe.backbone]().to(self.device)
+        model = _backbone(self.recipe, self.device)
         model.load_state_dict(self.average or self.model.state_dict())
         return model.eval()
 
@@ -363,6 +367,12 @@ def _follow(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
             average[name].lerp_(value, 1 - decay)
         else:
             average[name].copy_(value)
+
+
+def _backbone(recipe: Recipe, device: torch.device) -> nn.Module:
+    model = BACKBONES[recipe.backbone]().to(device)
+    # Channels last in memory: up to 1.4 times faster convolutions on CPUs.
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The six records that move between the stations. Frozen; arrays are checked for shape and dtype by jaxtyping under pytest.
+"""The six records that move between the stations: frozen, their arrays checked by jaxtyping under pytest.
 
 Letters in shapes: b images, c condition dimensions, d embedding dimensions, h w pixels.
 """

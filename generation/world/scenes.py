@@ -117,16 +117,17 @@ def _cross_pose(rng: np.random.Generator) -> Couple:
 
 
 def _low_quality(rng: np.random.Generator) -> Couple:
-    def spoilt(photograph: Photograph) -> Photograph:
-        return photograph | {
-            "low_resolution_px": float(rng.integers(14, 29)),
-            "blur_px": rng.uniform(0.5, 2.0),
-            "noise": rng.uniform(0.01, 0.05),
-            "jpeg_quality": float(rng.integers(30, 80)),
-        }
-
     first, second = _both(rng)
-    return spoilt(first), spoilt(second)
+    return first | _poor_quality(rng), second | _poor_quality(rng)
+
+
+def _poor_quality(rng: np.random.Generator) -> Photograph:
+    return {
+        "low_resolution_px": float(rng.integers(14, 29)),
+        "blur_px": rng.uniform(0.5, 2.0),
+        "noise": rng.uniform(0.01, 0.05),
+        "jpeg_quality": float(rng.integers(30, 80)),
+    }
 
 
 PROTOCOLS: dict[str, Callable[[np.random.Generator], Couple]] = {
@@ -170,3 +171,20 @@ def _couple(people: np.ndarray, start: int, crowd: int, same: bool, rng: np.rand
     strangers = (first + rng.integers(1, crowd, CANDIDATES)) % crowd
     tone = people[start + strangers, _MELANIN] - people[start + first, _MELANIN]
     return start + first, start + int(strangers[np.abs(tone).argmin()])
+
+
+def training_attributes(n: int, rng: np.random.Generator) -> list[Photograph]:
+    """n photographs of one person for training a model of the world: half in the wild, half harder than that.
+
+    Each photograph keeps its chance of being a profile (0.2), of any age (0.2) and of low quality (0.15).
+    """
+    base = np.full(n, rng.uniform(10, 70), np.float32)
+    photographs = wild_attributes(n, rng, base)
+    for photograph in photographs:
+        if rng.random() < 0.2:
+            photograph["yaw_deg"] = float(rng.choice([-1, 1]) * rng.uniform(35, 75))
+        if rng.random() < 0.2:
+            photograph["age_years"] = float(rng.uniform(5, 85))
+        if rng.random() < 0.15:
+            photograph.update(_poor_quality(rng))
+    return photographs

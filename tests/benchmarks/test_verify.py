@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import ttest_rel
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from benchmarks.verify import (
@@ -17,6 +18,7 @@ from benchmarks.verify import (
     fold_of_pairs,
     fuse_flips,
     pair_bootstrap_interval95,
+    paired_fold_gap,
     scores,
     squared_distances,
     verify,
@@ -155,3 +157,12 @@ def test_the_interval_repeats_for_a_seed_and_moves_with_it():
     squared, same = pairs(2, 400)
     assert pair_bootstrap_interval95(squared, same) == pair_bootstrap_interval95(squared, same)
     assert pair_bootstrap_interval95(squared, same) != pair_bootstrap_interval95(squared, same, seed=1)
+
+
+def test_the_gap_between_two_models_is_the_paired_t_interval_of_their_folds():
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.uniform(0.8, 0.9, (2, 10))
+    gap, low, high = paired_fold_gap(ours, theirs)
+    expected = ttest_rel(ours, theirs).confidence_interval(0.95)
+    assert gap == pytest.approx((ours - theirs).mean())
+    assert (low, high) == pytest.approx((expected.low, expected.high))
