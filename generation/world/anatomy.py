@@ -59,11 +59,11 @@ def measure(people: Tensor, attributes: Tensor, day: Tensor) -> Anatomy:
 
 def _skull(m: Anatomy) -> None:
     t, child, old, male = m.t, m.child, m.old, m.male
-    m.skull_width = 0.745 + 0.034 * t.skull_width + 0.01 * child
+    m.skull_width = 0.785 + 0.034 * t.skull_width + 0.01 * child
     m.skull_height = 0.98 + 0.04 * t.skull_height + 0.03 * child
     m.skull_depth = 0.98 + 0.045 * t.skull_depth - 0.03 * child
-    m.face_width = (0.575 + 0.034 * t.jaw_width + 0.03 * (male - 0.5)) * (1 - 0.02 * child)
-    m.face_low = (0.70 + 0.038 * t.face_length + 0.025 * (male - 0.5)) * (1 - 0.16 * child)
+    m.face_width = (0.60 + 0.034 * t.jaw_width + 0.03 * (male - 0.5)) * (1 - 0.02 * child)
+    m.face_low = (0.685 + 0.038 * t.face_length + 0.025 * (male - 0.5)) * (1 - 0.19 * child)
     m.jaw_drop = 0.11 * m.a.mouth_open
     m.forehead_slope = 0.05 * t.forehead_slope + 0.02 * (male - 0.5) - 0.03 * child
     m.brow_ridge = (0.028 + 0.016 * t.brow_ridge + 0.03 * (male - 0.5)) * (1 - 0.8 * child)
@@ -76,44 +76,44 @@ def _skull(m: Anatomy) -> None:
     m.cheekbone_lat = (3 + 2.5 * t.cheekbone_height) * DEG
     m.cheek = 0.012 + 0.03 * t.cheek_fullness + 0.045 * child - 0.05 * old + 0.015 * m.a.smile.clamp(min=0)
     m.jowl = 0.05 * old
-    m.neck = (0.40 + 0.022 * t.neck_width + 0.05 * (male - 0.5)) * (1 - 0.13 * child)
+    m.neck = (0.37 + 0.022 * t.neck_width + 0.05 * (male - 0.5)) * (1 - 0.13 * child)
     m.ear = (0.265 + 0.026 * t.ear_size) * (1 + 0.14 * old)
     m.ear_out = (22 + 9 * t.ear_protrusion).clamp(2, 60) * DEG
 
 
 def _nose(m: Anatomy) -> None:
-    t, small = m.t, 1 - 0.38 * m.child
+    t, small = m.t, 1 - 0.45 * m.child
     m.nose_lat = (-6.5 - 2.3 * t.nose_length + 2.5 * m.child - 2 * m.old) * DEG
-    m.nose_out = (0.245 + 0.042 * t.nose_protrusion) * small * (1 + 0.07 * m.old)
+    m.nose_out = (0.205 + 0.038 * t.nose_protrusion) * small * (1 + 0.07 * m.old)
     m.nose_bridge = (0.085 + 0.028 * t.nose_bridge) * (1 - 0.55 * m.child)
     m.nose_ridge = (4.6 + 0.75 * t.nose_ridge) * DEG
     m.nose_hook = 0.028 * t.nose_hook * (1 - m.child)
-    m.nose_tip = (0.052 + 0.018 * t.nose_tip) * (1 + 0.15 * m.old)
-    m.nose_wing = (0.115 + 0.02 * t.nose_width) * small
+    m.nose_tip = (0.058 + 0.018 * t.nose_tip) * (1 + 0.15 * m.old)
+    m.nose_wing = (0.10 + 0.02 * t.nose_width) * small
     m.nose_wing_lon = (7.6 + 1.15 * t.nose_width + 0.8 * m.a.smile.clamp(min=0)) * DEG
     m.nose_bend = 1.3 * t.nose_bend * DEG
 
 
 def _eyes(m: Anatomy) -> None:
     t, a = m.t, m.a
-    m.eye_lon = (20.6 + 1.15 * t.eye_spacing) * DEG
-    m.eye_lat = (14.5 + 1.1 * t.eye_height - 4.0 * m.child) * DEG
-    big = (1 + 0.085 * t.eye_size - 0.03 * (m.male - 0.5)) * (1 + 0.16 * m.child) * (1 - 0.08 * m.old)
-    m.eye_half = 9.1 * DEG * big
+    m.eye_lon = (21.2 + 1.15 * t.eye_spacing) * DEG
+    m.eye_lat = (16.0 + 1.1 * t.eye_height - 5.0 * m.child) * DEG
+    big = (1 + 0.085 * t.eye_size - 0.03 * (m.male - 0.5)) * (1 + 0.2 * m.child) * (1 - 0.08 * m.old)
+    m.eye_half = 10.3 * DEG * big
     aspect = 1 + 0.14 * t.eye_aspect
     squint = 1 - 0.22 * a.smile.clamp(min=0) + 0.18 * a.brow_raise
-    m.lid_up = 4.7 * DEG * big * aspect * squint * (1 - 0.15 * m.old)
-    m.lid_low = 2.9 * DEG * big * aspect * (1 - 0.3 * a.smile.clamp(min=0))
+    m.lid_up = 5.9 * DEG * big * aspect * squint * (1 - 0.15 * m.old)
+    m.lid_low = 3.3 * DEG * big * aspect * (1 - 0.3 * a.smile.clamp(min=0))
     m.eye_tilt = 0.07 + 0.075 * t.eye_tilt - 0.05 * m.old
     m.socket = 0.085 + 0.022 * t.eye_depth + 0.025 * m.old - 0.02 * m.child
     m.crease = (1.7 + 0.75 * t.lid) * DEG
-    m.iris = 3.75 * DEG * (1 + 0.5 * (big - 1))
+    m.iris = 4.55 * DEG * (1 + 0.5 * (big - 1))
     m.gaze_x, m.gaze_y = 0.0042 * a.gaze_yaw_deg, 0.0036 * a.gaze_pitch_deg
-    m.brow_lat = m.eye_lat + (10.6 + 1.35 * t.brow_height - 0.9 * m.male + 2.6 * a.brow_raise - 1.2 * m.old) * DEG
-    m.brow_thick = (1.75 + 0.5 * t.brow_thickness + 0.5 * (m.male - 0.5)) * DEG
+    m.brow_lat = m.eye_lat + (11.8 + 1.35 * t.brow_height - 0.9 * m.male + 2.6 * a.brow_raise - 1.2 * m.old) * DEG
+    m.brow_thick = (2.0 + 0.5 * t.brow_thickness + 0.5 * (m.male - 0.5)) * DEG
     m.brow_arch = (2.6 + 1.5 * t.brow_arch - 1.2 * (m.male - 0.5)) * DEG
     m.brow_tilt = 0.05 + 0.1 * t.brow_tilt + 0.16 * a.brow_raise.clamp(max=0).abs()
-    m.brow_long = (10.8 + 1.1 * t.brow_length) * DEG
+    m.brow_long = (12.0 + 1.1 * t.brow_length) * DEG
     m.brow_ink = (0.72 + 0.2 * t.brow_darkness + 0.1 * (m.male - 0.5)) * (1 - 0.3 * m.child) * (1 - 0.35 * m.old)
 
 
@@ -125,7 +125,7 @@ def _mouth(m: Anatomy) -> None:
     m.lip_up = (3.0 + 0.75 * t.upper_lip) * DEG * full * (1 - 0.12 * a.smile)
     m.lip_low = (3.9 + 0.85 * t.lower_lip) * DEG * full * (1 - 0.1 * a.smile)
     m.mouth_out = 0.055 + 0.018 * t.mouth_protrusion - 0.02 * m.old
-    m.corner = 2.9 * DEG * a.smile - 0.8 * DEG * m.old                              # how far the corners rise
+    m.corner = 0.5 * DEG + 2.9 * DEG * a.smile - 0.8 * DEG * m.old                              # how far the corners rise
     m.gap = 9.5 * DEG * a.mouth_open                                                # between the lips
     m.cupid = 0.2 + 0.1 * t.cupid_bow
 
@@ -146,14 +146,14 @@ def _skin(m: Anatomy) -> None:
 def _hair(m: Anatomy, day: Tensor) -> None:
     t = m.t
     cut, volume, shave = (day[:, i].reshape(-1, 1, 1, 1) for i in range(3))
-    length = t.hair_length - 1.5 * (m.male - 0.5) * 1.6 + 0.25 * cut
+    length = t.hair_length - 2.6 * (m.male - 0.5) + 0.25 * cut
     m.long = torch.sigmoid(3 * (length - 0.25))                                     # 0 short, 1 to the shoulders
     m.hang = -0.25 - 0.55 * torch.sigmoid(1.6 * (length - 0.9)) * 1.7               # how low long hair reaches (y)
     m.curl = torch.sigmoid(2.2 * (t.hair_curl - 0.5))
     m.thick = (0.12 + 0.045 * t.hair_volume + 0.02 * volume + 0.035 * length + 0.07 * m.curl).clamp(0.025, 0.36)
     bald = ramp(m.male * (t.balding + 1.2 * m.old * 2 - 0.6 - 1.5 * m.child), 0.3, 2.6) * m.adult
     m.bald = bald
-    m.hairline = (56 + 3.2 * t.hairline) * DEG
+    m.hairline = (53.5 + 3.2 * t.hairline) * DEG
     m.recede = (3 + 24 * bald + 6 * m.male * m.old) * DEG
     m.peak = (2.5 + 2.5 * t.widows_peak) * DEG
     m.parting = 22 * DEG * t.hair_parting

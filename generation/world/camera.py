@@ -15,7 +15,7 @@ from generation.world.attributes import CONTROLS
 DISTANCE = 8.0                                                                      # decimetres from the head's origin
 SCALE = 41.0 / 112                                                                  # pixels per decimetre at the eyes, of the picture's side
 EYE_DEPTH = 0.85
-RAISE = 0.19                                                                        # the height that lands in the middle of the picture
+RAISE = 0.22                                                                        # the height that lands in the middle of the picture
 
 
 def rotation(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
@@ -68,15 +68,17 @@ class Camera:
         y = self.centre[:, 1:] - s * (points[:, :, 1] - RAISE)
         return torch.stack([x, y], -1) - 0.5
 
-    def rays(self, columns_px: int, rows_px: int, per_px: int) -> Tensor:
-        """Unit directions (b, 3, rows, columns) of the rays, `per_px` of them per pixel and axis, in camera coordinates."""
-        device = self.centre.device
-        u = (torch.arange(columns_px, device=device, dtype=torch.float32) + 0.5) / per_px
-        v = (torch.arange(rows_px, device=device, dtype=torch.float32) + 0.5) / per_px
-        x = ((u[None] - self.centre[:, :1]) / self.focal)[:, None, None, :]
-        y = ((self.centre[:, 1:] - v[None]) / self.focal)[:, None, :, None]
-        y = y + RAISE / DISTANCE * 0
-        x, y = torch.broadcast_tensors(x, y)
+    def grid(self, side: int) -> tuple[Tensor, Tensor]:
+        """Columns and rows of the middles of side * side pixels, (b, 1, side, side)."""
+        line = torch.arange(side, device=self.centre.device, dtype=torch.float32) + 0.5
+        shape = (self.centre.shape[0], 1, side, side)
+        return line.expand(shape), line[:, None].expand(shape)
+
+    def rays(self, u: Tensor, v: Tensor) -> Tensor:
+        """Unit directions (b, 3, h, w), in camera coordinates, of the rays through columns u and rows v (b, 1, h, w) of the picture."""
+        focal = self.focal[:, :, None, None]
+        x = (u - self.centre[:, :1, None, None]) / focal
+        y = (self.centre[:, 1:, None, None] - v) / focal
         length = (x * x + y * y + 1).sqrt()
         return torch.cat([x / length, y / length, -1 / length], 1)
 

@@ -1,5 +1,7 @@
 """Hair, hat and beard as layers upon the head: how thick, and where they end."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -28,16 +30,19 @@ def crown(m: Anatomy, lon: Tensor, lat: Tensor) -> Tensor:
 def grow(m: Anatomy, skin: Tensor, lon: Tensor, lat: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Radius with hair and hat on, and the fields of `FIELDS`: signed angle or share by which each covers."""
     side = lon.abs()
-    above = (lat - hairline(m, lon)) / (9 * DEG)
+    line = hairline(m, lon)
+    steep = (torch.roll(line, -1, 3) - torch.roll(line, 1, 3)) / _spacing(lon)
+    above = (lat - line) / (9 * DEG) / (1 + (steep / lat.cos().clamp(min=0.3)) ** 2).sqrt()   # about the distance to the line
     cover = above - 4 * crown(m, lon, lat)
-    lift = ramp(cover, 0.0, 1.6)
-    groove = 1 - 0.30 * torch.exp(-(((lon - m.parting) / (5 * DEG)) ** 2)) * ramp(lat / DEG, 40.0, 60.0)
-    thick = m.thick * (0.55 + 0.45 * ramp(lat / DEG, 0.0, 60.0)) * groove
-    waves = 1 + m.curl * 0.16 * torch.sin(lon * 13 + 2.2 * m.t.hair_parting) * torch.sin(lat * 12 + m.t.hair_curl)
+    lift = ramp(cover, 0.0, 1.7)
+    apart = ramp(lat / DEG, 84.0, 68.0)                                             # meridians meet at the top: nothing may vary there
+    groove = 1 - 0.35 * torch.exp(-(((lon - m.parting) / (6 * DEG)) ** 2)) * ramp(lat / DEG, 40.0, 55.0) * apart
+    thick = m.thick * (0.6 + 0.4 * ramp(lat / DEG, 0.0, 60.0)) * groove
+    waves = 1 + (0.05 + 0.22 * m.curl) * torch.sin(lon * 13 + 2.2 * m.t.hair_parting) * torch.sin(lat * 12 + m.t.hair_curl) * apart
     outer = skin + lift * thick * waves
-    hanging = torch.minimum(0.86 / lat.cos().clamp(min=0.2), m.hang / torch.sin(lat).clamp(max=-0.05))
-    hanging = torch.where(lat < 0, hanging, torch.full_like(hanging, 0.86)) + 0.5 * m.thick * waves
-    outer = torch.maximum(outer, m.long * lift * hanging * ramp(lat / DEG, 30.0, 0.0))
+    hanging = torch.minimum(0.84 / lat.cos().clamp(min=0.2), m.hang / torch.sin(lat).clamp(max=-0.05))
+    hanging = torch.where(lat < 0, hanging, torch.full_like(hanging, 0.84)) + 0.6 * m.thick * waves
+    outer = outer + m.long * lift * ramp(lat / DEG, 35.0, 0.0) * (hanging - outer).clamp(min=0)
     beard = _beard(m, side, lat)
     outer = outer + 0.085 * beard * (m.beard - 0.35).clamp(min=0) * ramp(lat / DEG, -20.0, -48.0)
     hat = (m.hat > 0.5) * 1.0
@@ -48,6 +53,12 @@ def grow(m: Anatomy, skin: Tensor, lon: Tensor, lat: Tensor) -> tuple[Tensor, li
     shell = skin + 0.10 + 0.05 * knitted * ramp(hem, 15.0, 11.0) + 0.12 * ramp(lat / DEG, 40.0, 90.0)
     outer = torch.lerp(outer, shell, worn)
     return outer, [cover, hat * hem - 9 * (1 - hat), beard, above]
+
+
+def _spacing(lon: Tensor) -> Tensor:
+    """Longitude between the neighbours of each node, across the seam at the back, too."""
+    step = torch.roll(lon, -1, 3) - torch.roll(lon, 1, 3)
+    return torch.where(step < 0, step + 2 * math.pi, step)
 
 
 def _beard(m: Anatomy, side: Tensor, lat: Tensor) -> Tensor:

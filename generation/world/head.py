@@ -61,26 +61,44 @@ def soft_max(a: Tensor, b: Tensor, width: float) -> Tensor:
     return torch.maximum(a, b) + h * h * (width / 4)
 
 
+def hill(squared: Tensor) -> Tensor:
+    """A smooth hill of height 1 over the squared distance from its middle: (1 - d^2 / 8)^8, close to exp(-d^2), 0 beyond sqrt(8)."""
+    k = (1 - squared * 0.125).clamp(min=0)
+    k = k * k
+    k = k * k
+    return k * k
+
+
 def bump(lon: Tensor, lat: Tensor, at_lon: Tensor | float, at_lat: Tensor | float, s_lon: Tensor | float, s_lat: Tensor | float) -> Tensor:
-    """A Gaussian hill of height 1 over directions; centre and widths in radians."""
-    return torch.exp(-(((lon - at_lon) / s_lon) ** 2 + ((lat - at_lat) / s_lat) ** 2))
+    """A hill over directions; centre and widths in radians."""
+    x, y = (lon - at_lon) * (1 / s_lon), (lat - at_lat) * (1 / s_lat)
+    return hill(x * x + y * y)
+
+
+FRONT = slice(WIDTH // 4, 3 * WIDTH // 4)                                           # longitudes within +-90 degrees
 
 
 def bare(m: Anatomy, lon: Tensor, lat: Tensor, towards: Tensor) -> Tensor:
     """Radius of the head without hair, (b, 1, H, W)."""
     skull = ellipsoid(towards, (0.0, 0.40 + m.skull_height - 0.98, -0.10), (m.skull_width, m.skull_height, m.skull_depth))
     face = ellipsoid(
-        towards, (0.0, -0.25 - 0.5 * m.jaw_drop, 0.27), (m.face_width, m.face_low + 0.5 * m.jaw_drop, 0.63 - 0.03 * m.child)
+        towards, (0.0, -0.25 - 0.5 * m.jaw_drop, 0.30), (m.face_width, m.face_low + 0.5 * m.jaw_drop, 0.63 - 0.03 * m.child)
     )
     r = soft_max(skull, face, 0.22)
     side = lon.abs()
     r = r - m.forehead_slope * bump(lon, lat, 0.0, 48 * DEG, 60 * DEG, 22 * DEG)
     r = r - m.temple * bump(side, lat, 58 * DEG, 24 * DEG, 14 * DEG, 16 * DEG)
+    r = r + m.jaw_corner * bump(side, lat, 66 * DEG, -36 * DEG, 17 * DEG, 13 * DEG)
+    r[..., FRONT] = _face(m, r[..., FRONT], lon[..., FRONT].contiguous(), lat[..., FRONT].contiguous())
+    return r
+
+
+def _face(m: Anatomy, r: Tensor, lon: Tensor, lat: Tensor) -> Tensor:
+    side = lon.abs()
     r = r + m.cheekbone * bump(side, lat, 40 * DEG, m.cheekbone_lat, 15 * DEG, 10 * DEG)
     r = r + m.cheek * bump(side, lat, 34 * DEG, -20 * DEG, 14 * DEG, 13 * DEG)
-    r = r + m.jaw_corner * bump(side, lat, 66 * DEG, -36 * DEG, 17 * DEG, 13 * DEG)
     r = r + m.jowl * bump(side, lat, 36 * DEG, -42 * DEG, 12 * DEG, 8 * DEG)
-    r = r + m.brow_ridge * bump(side, lat, 17 * DEG, m.brow_lat, 15 * DEG, 5.5 * DEG)
+    r = r + m.brow_ridge * bump(side, lat, 17 * DEG, m.brow_lat - 1 * DEG, 15 * DEG, 5.5 * DEG)
     r = _eyes(m, r, side, lat)
     r = _mouth(m, r, side, lat)
     return _nose(m, r, lon, lat)
@@ -109,10 +127,10 @@ def _nose(m: Anatomy, r: Tensor, lon: Tensor, lat: Tensor) -> Tensor:
     under = ramp((lat - m.nose_lat) / DEG, -7.0, 0.5)                               # the underside falls back to the lip
     height = m.nose_bridge * ramp(down, 0.0, 0.3) + (m.nose_out - m.nose_bridge) * down**1.5
     height = (height + m.nose_hook * 4 * down * (1 - down)) * under
-    above = torch.exp(-(((lat - root).clamp(min=0) / (6 * DEG)) ** 2))
+    above = hill(((lat - root).clamp(min=0) / (6 * DEG)) ** 2)
     width = m.nose_ridge * (1 + 0.55 * down * down)
-    r = r + (height + 0.25 * m.nose_bridge * (1 - ramp(down, 0.0, 0.3)) * above) * torch.exp(-((bent / width) ** 2))
-    r = r + m.nose_tip * bump(bent, lat, 0.0, m.nose_lat, 5.2 * DEG, 4.4 * DEG)
+    r = r + (height + 0.25 * m.nose_bridge * (1 - ramp(down, 0.0, 0.3)) * above) * hill((bent / width) ** 2)
+    r = r + m.nose_tip * bump(bent, lat, 0.0, m.nose_lat - 0.6 * DEG, 6.0 * DEG, 5.0 * DEG)
     r = r + m.nose_wing * bump(bent.abs(), lat, m.nose_wing_lon, m.nose_lat - 2.2 * DEG, 3.6 * DEG, 3.7 * DEG)
     return r - 0.03 * bump(bent.abs(), lat, 3.6 * DEG, m.nose_lat - 5.2 * DEG, 2.4 * DEG, 1.7 * DEG)
 
@@ -129,12 +147,16 @@ def _normals(r: Tensor, towards: Tensor) -> Tensor:
 
 def _shade(m: Anatomy, lon: Tensor, lat: Tensor) -> Tensor:
     """How much of the sky each direction sees, (b, 1, H, W): hollows are darker."""
+    sky = 1 - 0.45 * ramp(lat / DEG, -52.0, -78.0).expand(m.nose_lat.shape[0], 1, HEIGHT, WIDTH)
+    lon, lat = lon[..., FRONT].contiguous(), lat[..., FRONT].contiguous()
     side = lon.abs()
     dark = 0.34 * bump(side, lat, m.eye_lon - 2.5 * DEG, m.eye_lat + 3.5 * DEG, 10 * DEG, 5.5 * DEG)
-    dark = dark + 0.30 * bump(side, lat, 0.0, m.nose_lat - 6.5 * DEG, 9 * DEG, 3 * DEG)
+    dark = dark + 0.20 * bump(side, lat, 0.0, m.nose_lat - 7.0 * DEG, 7.5 * DEG, 2.6 * DEG)
     dark = dark + 0.22 * bump(side, lat, 0.0, m.mouth_lat - 0.7 * m.gap - m.lip_low - 3.5 * DEG, 11 * DEG, 3 * DEG)
     dark = dark + 0.16 * bump(side, lat, m.nose_wing_lon + 4.5 * DEG, m.nose_lat - 2.5 * DEG, 2.6 * DEG, 4.5 * DEG)
-    return 1 - dark - 0.45 * ramp(lat / DEG, -52.0, -78.0)
+    sky = sky.clone()
+    sky[..., FRONT] -= dark
+    return sky
 
 
 def bake(m: Anatomy, device: torch.device) -> Tensor:
@@ -159,6 +181,23 @@ def meet(radius: Tensor, origin: Tensor, ray: Tensor, start: Tensor, steps: int,
         left = gap(radius, origin, ray, t)
         t = t + stride * left
     return t, gap(radius, origin, ray, t)
+
+
+def close_in(radius: Tensor, origin: Tensor, ray: Tensor, start: Tensor, steps: int, stride: float) -> tuple[Tensor, Tensor]:
+    """As `meet`, but where a ray has been on both sides of the surface it goes between the two (regula falsi)."""
+    t, left = start, gap(radius, origin, ray, start)
+    out_t, out_left = t, left.clamp(min=1e-4)
+    in_t, in_left = torch.full_like(t, 1e4), torch.full_like(t, -1e-4)
+    for _ in range(steps):
+        inside = left < 0
+        in_t, in_left = torch.where(inside, t, in_t), torch.where(inside, left, in_left)
+        out_t, out_left = torch.where(inside, out_t, t), torch.where(inside, out_left, left)
+        share = (out_left / (out_left - in_left)).clamp(0.06, 0.94)
+        between = out_t + (in_t - out_t) * share
+        both = (in_t < 1e3) & (out_t < in_t)
+        t = torch.where(both, between, t + stride * left)
+        left = gap(radius, origin, ray, t)
+    return t, left
 
 
 def gap(radius: Tensor, origin: Tensor, ray: Tensor, t: Tensor) -> Tensor:

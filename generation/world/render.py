@@ -16,7 +16,7 @@ from generation.world.anatomy import DEG, Anatomy, columns, measure, ramp
 from generation.world.attributes import CONTROLS, check_table
 from generation.world.identity import IDENTITY_DIM
 
-GROUP = 4                                                                           # rows drawn together, always
+GROUP = 2                                                                           # rows drawn together, always
 FINE = 2                                                                            # rays per pixel and axis
 DAY = 3
 PARTS = ("background", "skin", "hair", "eyes", "nose", "mouth", "glasses", "hat", "clothes")
@@ -112,12 +112,12 @@ def _draw(people: np.ndarray, attributes: np.ndarray, seeds: np.ndarray, size: i
     m = measure(torch.tensor(people, device=device), table, luck[:, :DAY])
     lens = camera.Camera(table, luck[:, DAY:], size)
     maps = head.bake(m, device)
-    light, part, normal = _light(m, lens, maps, styles, size)
-    picture = camera.develop(_shrink(light, size), table)
+    light, part, normal, pixels_drawn = _light(m, lens, maps, styles, size)
+    picture = camera.develop(light, table)
     landmarks, visible = _landmarks(m, lens, maps)
     pixels = _expose(picture.permute(0, 2, 3, 1).contiguous().cpu().numpy(), attributes, rngs)
     fields = [pixels, landmarks.cpu().numpy(), visible.cpu().numpy()]
-    return fields + (_truth(part, normal, size) if truth else [])
+    return fields + (_truth(part, normal, pixels_drawn) if truth else [])
 
 
 def _expose(pictures: np.ndarray, attributes: np.ndarray, rngs: list[np.random.Generator]) -> np.ndarray:
@@ -125,55 +125,103 @@ def _expose(pictures: np.ndarray, attributes: np.ndarray, rngs: list[np.random.G
     return np.stack([camera.expose(p, *(float(row[k]) for k in keys), rng) for p, row, rng in zip(pictures, attributes, rngs, strict=True)])
 
 
-def _shrink(x: Tensor, size: int) -> Tensor:
-    """Averages the rays of each pixel: (b, c, FINE * h, FINE * w) -> (b, c, size, size)."""
-    x = sum(x[:, :, i::FINE, j::FINE] for i in range(FINE) for j in range(FINE)) / FINE**2  # type: ignore[assignment]
-    return x[:, :, :size, :size].contiguous()
-
-
-def _truth(part: Tensor, normal: Tensor, size: int) -> list[np.ndarray]:
-    shares = _shrink(torch.cat([(part == i) * 1.0 for i in range(len(PARTS))], 1), size)
-    masks = shares.argmax(1)
-    mean = _shrink(normal * (part > 0), size)
+def _truth(part: Tensor, normal: Tensor, pick: _Pixels) -> list[np.ndarray]:
+    shares = torch.cat([((part == i) * 1.0).mean(2, keepdim=True) for i in range(len(PARTS))], 1)
+    wall = torch.zeros_like(shares)
+    wall[:, 0] = 1
+    masks = pick.put(shares, wall[:, :, :, :1]).argmax(1)
+    mean = pick.put((normal * (part > 0)).mean(2, keepdim=True), torch.zeros_like(normal[:, :, :1, :1]))
     length = (mean * mean).sum(1, keepdim=True).sqrt()
     ahead = torch.tensor([0.0, 0.0, 1.0], device=mean.device).reshape(1, 3, 1, 1)
     unit = torch.where(length > 1e-3, mean / length.clamp(min=1e-3), ahead) * (masks[:, None] > 0)
     return [masks.to(torch.uint8).cpu().numpy(), unit.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
 
 
-def _march(maps: Tensor, lens: camera.Camera, ray: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
-    """Path length along each fine ray to the head, and the radial distance left there: coarse rays first, then fine ones."""
-    radius = maps[:, :1].contiguous()
-    origin = lens.to_head(lens.origin())
-    start = (camera.DISTANCE - 1.62) * torch.ones_like(coarse[:, :1])
-    t, _ = head.meet(radius, origin, lens.to_head(coarse), start, steps=11, stride=0.62)
-    t = -F.max_pool2d(-t, 3, stride=1, padding=1)                                   # the nearest of the neighbours, so as not to start inside
-    t = F.interpolate(t, scale_factor=FINE, mode="nearest")
-    return head.meet(radius, origin, lens.to_head(ray), t - 0.02, steps=6, stride=0.62)
+class _Pixels:
+    """The pixels of each row that may show more than the wall, as lists of one length, a multiple of 64.
+
+    Args:
+        struck: Which pixels, (b, 1, h, w).
+        size: Side of the picture; h and w may be larger.
+    """
+
+    def __init__(self, struck: Tensor, size: int) -> None:
+        self.shape, self.size = struck.shape[2:], size
+        lists = [row.reshape(-1).nonzero()[:, 0] for row in struck]
+        length = -(-max(len(x) for x in lists) // 64) * 64 or 64
+        spare = struck.shape[2] * struck.shape[3] - 1                               # the last pixel fills the lists up
+        self.index = torch.stack([F.pad(x, (0, length - len(x)), value=spare) for x in lists])
+
+    def places(self) -> tuple[Tensor, Tensor]:
+        """Column and row of each pixel's FINE * FINE rays, in pixels, (b, 1, FINE * FINE, n)."""
+        width = self.shape[1]
+        steps = ((torch.arange(FINE, device=self.index.device) + 0.5) / FINE)[:, None]
+        u = (self.index % width)[:, None, None, :] + steps.repeat(FINE, 1)
+        v = torch.div(self.index, width, rounding_mode="floor")[:, None, None, :] + steps.repeat_interleave(FINE, 0)
+        return u, v
+
+    def pick(self, x: Tensor) -> Tensor:
+        """Values of images (b, c, h, w) at the listed pixels, (b, c, 1, n)."""
+        flat = x.reshape(*x.shape[:2], -1)
+        return flat.gather(2, self.index[:, None].expand(-1, x.shape[1], -1))[:, :, None]
+
+    def put(self, x: Tensor, elsewhere: Tensor) -> Tensor:
+        """Lists (b, c, 1, n) -> images (b, c, size, size), with `elsewhere` (b, c, h or 1, w or 1) at all other pixels."""
+        image = elsewhere.expand(-1, -1, *self.shape).reshape(*x.shape[:2], -1).clone()
+        image.scatter_(2, self.index[:, None].expand(-1, x.shape[1], -1), x[:, :, 0])
+        return image.reshape(*x.shape[:2], *self.shape)[:, :, : self.size, : self.size].contiguous()
 
 
-def _light(m: Anatomy, lens: camera.Camera, maps: Tensor, styles: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Linear light (b, 3, h, w), part (b, 1, h, w) and normal (b, 3, h, w) in camera coordinates, for each fine ray."""
-    side = -(-size // 4) * 4                                                        # whole vector registers per row of rays
-    ray, coarse = lens.rays(side * FINE, side * FINE, FINE), lens.rays(side, side, 1)
+def _march(m: Anatomy, maps: Tensor, lens: camera.Camera, size: int) -> tuple[_Pixels, Tensor]:
+    """One ray a pixel: which pixels may be struck, and a path length in front of the head for each of these (b, 1, 1, n)."""
+    side = -(-size // 8) * 8                                                        # whole vector registers per row
+    ray = lens.rays(*lens.grid(side))
+    origin, ray_head = lens.to_head(lens.origin()), lens.to_head(ray)
+    start = (camera.DISTANCE - 1.62) * torch.ones_like(ray[:, :1])
+    t, left = head.meet(maps[:, :1].contiguous(), origin, ray_head, start, steps=12, stride=0.62)
+    struck = (left < 0.05) | (things.ear_sphere(m, origin, ray_head) > 0)
+    struck = struck | (things.neck(m, lens.origin(), ray, _neck_top(lens))[0] < things.FAR / 2)
+    struck = struck | (things.shoulders(m, lens.origin(), ray)[0] < things.FAR / 2)
+    if (m.hat > 1.5).any():
+        struck = struck | (things.brim(m, origin, ray_head)[0] < things.FAR / 2)
+    if (m.glasses > 0.5).any():
+        near = _surface(maps, _aims(m)[:, 1:2])[:, 0]
+        _, arm, front, glass = things.glasses(m, origin, ray_head, near)
+        struck = struck | (front + glass > 0) | (arm < things.FAR / 2)
+    struck = F.max_pool2d(struck * 1.0, 3, stride=1, padding=1) > 0
+    pixels = _Pixels(struck, size)
+    nearest = -F.max_pool2d(-t, 3, stride=1, padding=1)                             # of the neighbours, so as not to start inside
+    return pixels, pixels.pick(nearest) - 0.02
+
+
+def _neck_top(lens: camera.Camera) -> Tensor:
+    top = torch.tensor([[[0.0, -0.30, -0.30]]], device=lens.centre.device)
+    return lens.to_camera(top.expand(lens.centre.shape[0], 1, 3))[:, 0]
+
+
+def _light(m: Anatomy, lens: camera.Camera, maps: Tensor, styles: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, _Pixels]:
+    """Linear light (b, 3, size, size); then part (b, 1, r, n) and normal (b, 3, r, n) in camera coordinates of the r rays of n pixels."""
+    pixels, start = _march(m, maps, lens, size)
+    ray = lens.rays(*pixels.places())
     place = lens.origin()
-    t, left = _march(maps, lens, ray, coarse)
-    on_head = left < 0.012
-    t = torch.where(on_head, t, torch.full_like(t, things.FAR))
     origin, ray_head = lens.to_head(place), lens.to_head(ray)
+    t, left = head.close_in(maps[:, :1].contiguous(), origin, ray_head, start.expand_as(ray[:, :1]), steps=6, stride=0.62)
+    t = torch.where(left < 0.012, t, torch.full_like(t, things.FAR))
     point = origin + t.clamp(max=12) * ray_head
     paint, normal_head = _head_paint(m, maps, point, styles)
     scene = _Scene(t, lens.from_head(normal_head), paint)
     _ears(m, lens, scene, origin, ray_head)
     _body(m, lens, scene, place, ray, styles)
-    _brim(m, lens, scene, origin, ray_head, styles)
+    if (m.hat > 1.5).any():
+        _brim(m, lens, scene, origin, ray_head, styles)
     struck = scene.t < things.FAR / 2
     point = origin + scene.t.clamp(max=12) * ray_head
-    light = _shine(m, lens, maps, scene, ray, point)
-    light = torch.where(struck, light, things.wall(styles, side * FINE, side * FINE))
+    wall = things.wall(styles, *pixels.shape)
+    light = torch.where(struck, _shine(m, lens, maps, scene, ray, point), pixels.pick(wall))
     part = torch.where(struck, scene.paint.part, torch.zeros_like(t))
-    light, part = _spectacles(m, lens, maps, scene, light, part, origin, ray_head)
-    return light, part, scene.normal
+    if (m.glasses > 0.5).any():
+        light, part = _spectacles(m, maps, scene, light, part, origin, ray_head)
+    return pixels.put(light.mean(2, keepdim=True), wall), part, scene.normal, pixels
 
 
 class _Scene:
@@ -233,14 +281,12 @@ def hat_colour(styles: Tensor) -> Tensor:
 
 
 def _ears(m: Anatomy, lens: camera.Camera, scene: _Scene, origin: Tensor, ray: Tensor) -> None:
-    for side in (-1, 1):
-        t, normal, base = things.ear(m, origin, ray, side)
-        scene.meet(t, lens.from_head(normal), base, 0.25, 1)
+    t, normal, base = things.ear(m, origin, ray)
+    scene.meet(t, lens.from_head(normal), base, 0.25, 1)
 
 
 def _body(m: Anatomy, lens: camera.Camera, scene: _Scene, place: Tensor, ray: Tensor, styles: Tensor) -> None:
-    top = lens.to_camera(torch.tensor([[[0.0, -0.30, -0.30]]], device=ray.device).expand(ray.shape[0], 1, 3))[:, 0]
-    t, normal = things.neck(m, place, ray, top)
+    t, normal = things.neck(m, place, ray, _neck_top(lens))
     scene.meet(t, normal, skin.complexion(m) * skin.colour(0.9, 0.84, 0.83, t), 0.15, 1)
     t, normal, r = things.shoulders(m, place, ray)
     cloth = things.clothes(styles)
@@ -255,14 +301,14 @@ def _brim(m: Anatomy, lens: camera.Camera, scene: _Scene, origin: Tensor, ray: T
 
 def _shadow(m: Anatomy, maps: Tensor, point: Tensor, light: Tensor) -> Tensor:
     """Share of the main light that the head lets through to points (b, 3, h, w), both in head coordinates: soft-edged."""
-    point = point[:, :, ::FINE, ::FINE].contiguous()
+    point = point[:, :, FINE : FINE + 1].contiguous()                               # one ray a pixel will do
     radius = maps[:, :1].contiguous()
     free = torch.ones_like(point[:, :1])
     for s in (0.07, 0.13, 0.21, 0.32, 0.46, 0.64, 0.9):
         left = head.gap(radius, point, light.expand_as(point), s * torch.ones_like(free))
         free = torch.minimum(free, 0.5 + left * (2.6 / s))
-    free = ramp(free.clamp(0, 1), 0.0, 0.9) * things.under_brim(m, point, light.expand_as(point))
-    return F.interpolate(free, scale_factor=FINE, mode="bilinear", align_corners=False)
+    free = ramp(free.clamp(0, 1), 0.0, 0.9)
+    return free * things.under_brim(m, point, light.expand_as(point)) if (m.hat > 1.5).any() else free
 
 
 def _shine(m: Anatomy, lens: camera.Camera, maps: Tensor, scene: _Scene, ray: Tensor, point: Tensor) -> Tensor:
@@ -291,7 +337,7 @@ def _shine(m: Anatomy, lens: camera.Camera, maps: Tensor, scene: _Scene, ray: Te
 
 
 def _spectacles(
-    m: Anatomy, lens: camera.Camera, maps: Tensor, scene: _Scene, light: Tensor, part: Tensor, origin: Tensor, ray: Tensor
+    m: Anatomy, maps: Tensor, scene: _Scene, light: Tensor, part: Tensor, origin: Tensor, ray: Tensor
 ) -> tuple[Tensor, Tensor]:
     t, arm, front, glass = things.glasses(m, origin, ray, _surface(maps, _aims(m)[:, 1:2])[:, 0])
     before = (t < scene.t) * 1.0

@@ -41,7 +41,13 @@ def sprinkle(texture: Tensor, u: Tensor, v: Tensor) -> Tensor:
 
 
 def colour(r: float, g: float, b: float, like: Tensor) -> Tensor:
-    return torch.tensor([r, g, b], dtype=torch.float32, device=like.device).reshape(1, 3, 1, 1)
+    """Three numbers as (1, 3, 1, 1), where `like` is."""
+    return _constant(r, g, b, like.device)
+
+
+@lru_cache(maxsize=512)
+def _constant(r: float, g: float, b: float, device: torch.device) -> Tensor:
+    return torch.tensor([r, g, b], dtype=torch.float32, device=device).reshape(1, 3, 1, 1)
 
 
 def edge(distance: Tensor, soft: float = 0.010) -> Tensor:
@@ -78,7 +84,7 @@ class Paint:
 
     def darken(self, share: Tensor, by: Tensor) -> None:
         """Multiplies by `by` (b or 1, 3, 1, 1) where the share is 1."""
-        self.base = self.base * (1 - share * (1 - by))
+        self.base = self.base * torch.addcmul(_constant(1.0, 1.0, 1.0, by.device), share, by - 1)
 
     def name(self, where: Tensor, part: int) -> None:
         self.part = torch.where(where, torch.full_like(self.part, part), self.part)
@@ -149,7 +155,8 @@ def _lines(m: Anatomy, p: Paint, side: Tensor, lat: Tensor) -> None:
 
 def _whiskers(m: Anatomy, p: Paint, side: Tensor, lat: Tensor, marks: Tensor, beard: Tensor) -> None:
     over = lat - m.mouth_lat - 0.3 * m.gap - m.lip_up
-    lip = ramp(side / DEG, 17.0, 12.0) * ramp(over / DEG, 0.0, 1.0) * ramp((m.nose_lat - 6.5 * DEG - lat) / DEG, -0.5, 1.0)
+    top = m.nose_lat - 7.0 * DEG - lat - 0.35 * (side - 6 * DEG).clamp(min=0)
+    lip = ramp(side / DEG, 19.0, 13.0) * ramp(over / DEG, -0.5, 1.5) * ramp(top / DEG, -1.0, 2.0)
     tuft = 1 + 0.35 * marks[:, 2:3]
     ink = torch.maximum(beard * m.beard * tuft, lip * m.moustache * tuft)
     p.cover((0.95 * ramp(ink, 0.0, 0.9)).clamp(0, 0.94), hair_colour(m) * (1 + 0.25 * marks[:, 2:3]).clamp(min=0.4))
@@ -165,7 +172,7 @@ def _lips(m: Anatomy, p: Paint, side: Tensor, lat: Tensor) -> None:
     top = 0.3 * opened + m.lip_up * arch**0.8 * bow
     low = -0.7 * opened - m.lip_low * arch**0.65
     inside = edge(torch.minimum(top - at, at - low), 0.014) * (t < 1)
-    red = complexion(m) * colour(0.86, 0.50, 0.52, lat) ** (0.75 + 0.2 * m.t.lip_colour + 0.25 * (0.5 - m.male) - 0.2 * m.old)
+    red = complexion(m) * colour(0.86, 0.43, 0.46, lat) ** (0.75 + 0.2 * m.t.lip_colour + 0.25 * (0.5 - m.male) - 0.2 * m.old)
     shade = 1 - 0.16 * ramp(at / m.lip_up, 0.0, 0.6)
     p.cover(inside * 0.9, red * shade)
     p.gloss = torch.lerp(p.gloss, torch.full_like(p.gloss, 0.6), inside)
@@ -175,6 +182,8 @@ def _lips(m: Anatomy, p: Paint, side: Tensor, lat: Tensor) -> None:
     p.cover(teeth * 0.95, colour(0.66, 0.62, 0.55, lat))
     tongue = edge(-0.45 * opened - at, 0.05) * ramp(t, 0.7, 0.4) * hole
     p.cover(tongue * 0.7, colour(0.40, 0.10, 0.09, lat))
+    x, y = (side - 3.9 * DEG) / (2.3 * DEG), (lat - m.nose_lat + 6.3 * DEG - 0.25 * (side - 3.9 * DEG)) / (1.15 * DEG)
+    p.darken((1.35 - x * x - y * y).clamp(0, 1) * 0.8, colour(0.25, 0.15, 0.14, lat))  # nostrils
     seam = (1 - ((at - 0.3 * opened) / (0.9 * DEG)) ** 2).clamp(min=0) * ramp(t, 1.08, 0.95)
     p.darken(seam * 0.75, colour(0.30, 0.16, 0.16, lat))
     p.gloss = p.gloss * (1 - hole * 0.7)

@@ -41,28 +41,51 @@ def hit_ellipsoid(origin: Tensor, ray: Tensor, centre: list, axes: list, radii: 
     return torch.where(inside > 0, t, torch.full_like(t, FAR)), n, inside, local
 
 
-def ear(m: Anatomy, origin: Tensor, ray: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """One ear in head coordinates: path length, normal, reflectance."""
-    turn = m.ear_out * side
-    lean = 12 * DEG
-    out = [turn.cos() * side, -0.1 * torch.ones_like(turn), turn.sin() * side]
+def ear_side(origin: Tensor, ray: Tensor) -> Tensor:
+    """Which ear a ray may strike, -1 or 1: by where it passes the middle between the ears."""
+    depth = (origin[:, 2:3] + 0.17) * ray[:, 2:3] + origin[:, 0:1] * ray[:, 0:1]
+    t = -depth / (ray[:, 0:1] ** 2 + ray[:, 2:3] ** 2)
+    return torch.where(origin[:, 0:1] + t * ray[:, 0:1] < 0, -1.0, 1.0)
+
+
+def ear_centre(m: Anatomy) -> list[Tensor]:
+    """The middle of the ear on the +x side."""
+    out = m.skull_width + 0.025 + 0.10 * m.ear_out.sin()
+    return [out, 0.09 + 0.25 * m.eye_lat, -0.17 + 0 * out]
+
+
+def ear_sphere(m: Anatomy, origin: Tensor, ray: Tensor) -> Tensor:
+    """Positive where a ray passes near an ear, (b, 1, h, w)."""
+    side, centre = ear_side(origin, ray), ear_centre(m)
+    o = [origin[:, 0:1] - side * centre[0], origin[:, 1:2] - centre[1], origin[:, 2:3] - centre[2]]
+    along = sum(p * ray[:, i : i + 1] for i, p in enumerate(o))
+    return m.ear * m.ear - (sum(p * p for p in o) - along * along)
+
+
+def ear(m: Anatomy, origin: Tensor, ray: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The ear that each ray may strike, in head coordinates: path length, normal, reflectance. Drawn as if on the +x side."""
+    side, centre = ear_side(origin, ray), ear_centre(m)
+    mirror = torch.cat([side, torch.ones_like(side), torch.ones_like(side)], 1)
+    turn, lean = m.ear_out, 12 * DEG
+    zero = 0 * turn
+    out = [turn.cos(), zero - 0.1, turn.sin()]
     out = [x / 1.005 for x in out]
-    up = [0.09 * side + 0 * turn, math.cos(lean) + 0 * turn, -math.sin(lean) + 0 * turn]
+    up = [zero + 0.09, zero + math.cos(lean), zero - math.sin(lean)]
     dot = sum(p * q for p, q in zip(out, up, strict=True))
     up = [u - dot * o for u, o in zip(up, out, strict=True)]
     norm = sum(u * u for u in up).sqrt()  # type: ignore[union-attr]
     up = [u / norm for u in up]
     back = [out[1] * up[2] - out[2] * up[1], out[2] * up[0] - out[0] * up[2], out[0] * up[1] - out[1] * up[0]]
-    centre = [side * (m.skull_width + 0.045 + 0.10 * m.ear_out.sin() - 0.02), 0.09 + 0.25 * m.eye_lat, -0.17 + 0 * turn]
-    t, n, _, local = hit_ellipsoid(origin, ray, centre, [out, up, back], (0.062 + 0 * turn, m.ear, m.ear * 0.6))
-    across, along = local[2] * side, local[1]
+    radii = (zero + 0.062, m.ear, m.ear * 0.6)
+    t, n, _, local = hit_ellipsoid(origin * mirror, ray * mirror, centre, [out, up, back], radii)
+    across, along = local[2], local[1]
     narrow = 1 - 0.25 * ramp(along, 0.0, -1.0)
     r = ((across / narrow) ** 2 + along**2).sqrt()
-    bowl = ramp(((across + 0.05) ** 2 * 1.6 + (along + 0.02) ** 2).sqrt(), 0.62, 0.40) + 0.55 * ramp((r - 0.72).abs(), 0.10, 0.02) * ramp(along, -0.5, 0.0)
+    bowl = ramp(((across + 0.05) ** 2 * 1.6 + (along + 0.02) ** 2).sqrt(), 0.62, 0.40)
+    bowl = (bowl + 0.55 * ramp((r - 0.72).abs(), 0.10, 0.02) * ramp(along, -0.5, 0.0)).clamp(max=1)
     base = skin.complexion(m) * skin.colour(1.0, 0.84, 0.82, r)
-    base = base * (1 - bowl.clamp(max=1) * (1 - skin.colour(0.50, 0.38, 0.36, r)))
-    t = torch.where(r > 1.0, torch.full_like(t, FAR), t)
-    return t, n, base
+    base = base * (1 - bowl * (1 - skin.colour(0.50, 0.38, 0.36, r)))
+    return torch.where(r > 1.0, torch.full_like(t, FAR), t), n * mirror, base
 
 
 def neck(m: Anatomy, origin: Tensor, ray: Tensor, top: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,7 +182,7 @@ def frame_colour(m: Anatomy, like: Tensor) -> Tensor:
     return torch.lerp(skin.colour(0.03, 0.025, 0.024, like), skin.colour(0.35, 0.27, 0.14, like), wire)
 
 
-def wall(styles: Tensor, columns_px: int, rows_px: int) -> Tensor:
+def wall(styles: Tensor, rows_px: int, columns_px: int) -> Tensor:
     """The background out of focus, linear light (b, 3, rows, columns), from styles (b, STYLE): a gradient, blobs, soft stripes."""
     s = styles[:, :, None, None, None]
     y = torch.linspace(-1, 1, rows_px, device=styles.device).reshape(1, 1, -1, 1)
