@@ -175,7 +175,7 @@ def _unlike_kept(
     index: faiss.IndexFlatIP,
     max_cosine: float,
 ) -> list[int]:
-    """Rows of the block that are unlike those of the candidates before it that are kept; `index` holds these, in order."""
+    """Rows of the block that are unlike the kept ones of the candidates `before` it; `index` holds these, in order."""
     if not kept:
         return list(range(len(block)))
     slack = _slack(block.shape[1])
