@@ -125,18 +125,21 @@ def _hydra(words: Sequence[str], debug: bool, only_check: bool) -> int:
 
 def _ending(error: BaseException, debug: bool) -> int:
     """Says what stopped the run, and gives the exit code for it."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from pipeline.preflight import ConfigError
+
     if debug:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
-    from pipeline.preflight import ConfigError
-
     if isinstance(error, ConfigError):
         for problem in error.problems:
             _complain(problem)
         return WRONG
     _complain(_one_line(error))
-    return FAILED if isinstance(error, EXPECTED) else WRONG
+    return WRONG if isinstance(error, HydraException | OmegaConfBaseException) else FAILED
 
 
 def _complain(line: str) -> None:
@@ -144,10 +147,9 @@ def _complain(line: str) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    """The error's words on one line, without what OmegaConf adds about its own types."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    told = [line for line in lines if line and not line.startswith(("full_key:", "object_type="))]
-    return "; ".join(told) or type(error).__name__
+    """The error's words on one line, without what Hydra and OmegaConf add about themselves."""
+    told = str(error).split("\nConfig search path:")[0].splitlines()
+    return " ".join(line.strip() for line in told if not line.strip().startswith(("full_key:", "object_type="))).strip()
 
 
 def _key(word: str) -> str:

@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pipeline import preflight, steps
+from pipeline.progress import say
 from pipeline.rundir import RunDir
 
 log = logging.getLogger(__name__)
@@ -42,8 +43,14 @@ def run(cfg: DictConfig, anew: bool = False, only_check: bool = False) -> float 
     with open_dict(cfg):
         cfg.run = str(run_dir.root)
     made_from = fingerprint(meaning(cfg))
-    preflight.check(cfg, run_dir, made_from)
+    try:
+        preflight.check(cfg, run_dir, made_from)
+    except preflight.ConfigError:
+        _leave_no_trace(run_dir)
+        raise
     if only_check:
+        _leave_no_trace(run_dir)
+        say(f"check: the run can begin in {run_dir.root}")
         return None
     _remember(cfg, run_dir)
     runner = builder(cfg.runner)()
@@ -56,6 +63,12 @@ def run(cfg: DictConfig, anew: bool = False, only_check: bool = False) -> float 
     for step in [step for step in preflight.STEPS if step in cfg.steps]:  # belt order, whatever the order of the words
         _do(step, cfg, run_dir, order, runner, anew)
     return steps.mean_accuracy(run_dir)
+
+
+def _leave_no_trace(run_dir: RunDir) -> None:
+    """Removes the directory that Hydra has made for a run that does not begin."""
+    if run_dir.root.is_dir() and not any(run_dir.root.iterdir()):
+        run_dir.root.rmdir()
 
 
 def _do(step: str, cfg: DictConfig, run_dir: RunDir, order: steps.Order, runner: Any, anew: bool) -> None:

@@ -1,4 +1,4 @@
-"""Preflight: does everything exist and fit? Asked before a model is loaded, a directory is written to or a worker starts.
+"""Preflight: does everything exist and fit? Asked before a model is loaded or a file is written.
 
 Every check returns the faults that it found, a line each; all are told at once.
 """
@@ -172,11 +172,13 @@ def _attributes(parts: Mapping[str, Any]) -> Iterator[str]:
         honoured = _locate(target)
         for name, (low, high) in maker.ranges.items():
             if name not in honoured.controls:
-                yield f"{planner}: expected attributes that {target} honours ({', '.join(honoured.controls)}), got {name}"
+                known = ", ".join(honoured.controls)
+                yield f"{planner}: expected attributes that {target} honours ({known}), got {name}"
                 continue
             least, most = getattr(honoured, "ranges", {}).get(name, (low, high))
             if not least <= low <= high <= most:
-                yield f"{planner}.attributes.{name}: expected values that {target} honours, {least:g} to {most:g}, got {low:g} to {high:g}"
+                within, given = f"{least:g} to {most:g}", f"{low:g} to {high:g}"
+                yield f"{planner}.attributes.{name}: expected values that {target} honours, {within}, got {given}"
 
 
 def _space(part: Mapping[str, Any]) -> str | None:
@@ -197,7 +199,7 @@ def _spaces(parts: Mapping[str, Any]) -> Iterator[str]:
     if "enrol.planner" not in parts and "sampler" in parts and "embedder" in parts:
         drawn, judged = _space(parts["sampler"]), _space(parts["embedder"])
         if drawn != judged:
-            yield f"enrol: expected portraits, because people drawn in {drawn!r} cannot be judged in {judged!r}, got none"
+            yield f"enrol: expected portraits, as people drawn in {drawn!r} cannot be judged in {judged!r}, got none"
     if "witness" in parts and "embedder" in parts and _space(parts["witness"]) == _space(parts["embedder"]):
         yield f"witness: expected another space than the embedder's (law 7), got {_space(parts['witness'])!r} for both"
 
@@ -215,7 +217,7 @@ def _stations(parts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _weights(parts: Mapping[str, Any]) -> Iterator[str]:
-    """Weights on disk are those that their space names. A part that has weights says so by a `check_weights` of its own."""
+    """Weights on disk are those that their space names. A part that has weights has a `check_weights` that says so."""
     for name in ("generator", "embedder", "witness"):
         if name not in parts:
             continue
@@ -223,7 +225,7 @@ def _weights(parts: Mapping[str, Any]) -> Iterator[str]:
         if verify is None:
             continue
         try:
-            verify(_space(parts[name]))
+            verify(**{key: value for key, value in parts[name].items() if key in inspect.signature(verify).parameters})
         except (ValueError, OSError) as error:
             yield f"{name}: {_innermost(error)}"
 
@@ -236,7 +238,7 @@ def _belongs(cfg: DictConfig, run: RunDir, made_from: str) -> Iterator[str]:
         return
     changes = _changes(run, cfg)
     told = "; ".join(changes) if changes else f"made_from {found[other]} there, {made_from} here"
-    yield f"run: expected the config that {run.root} was begun with, or another directory (run=...), got changes: {told}"
+    yield f"run: expected the config that {run.root} was begun with, or another run=DIR, got changes: {told}"
 
 
 def _made_from(path: Path) -> str | None:
@@ -249,9 +251,10 @@ def _made_from(path: Path) -> str | None:
 def _changes(run: RunDir, cfg: DictConfig) -> list[str]:
     from pipeline.factory import meaning
 
-    if not run.config.is_file():
+    before = OmegaConf.load(run.config) if run.config.is_file() else None
+    if not isinstance(before, DictConfig):
         return []
-    old, new = _flat(meaning(OmegaConf.load(run.config))), _flat(meaning(cfg))
+    old, new = _flat(meaning(before)), _flat(meaning(cfg))
     return [
         f"{key} was {old.get(key, 'absent')}, now {new.get(key, 'absent')}"
         for key in sorted(old.keys() | new.keys())
@@ -287,4 +290,5 @@ def _disk(cfg: DictConfig, run: RunDir) -> Iterator[str]:
     written = sum(path.stat().st_size for path in run.root.rglob("*.tar")) if run.root.exists() else 0
     free = shutil.disk_usage(folder).free
     if needed - written > free:
-        yield f"run: expected {(needed - written) / 1e9:.1f} GB free for {run.root}, got {free / 1e9:.1f} GB on {folder}"
+        missing_gb = (needed - written) / 1e9
+        yield f"run: expected {missing_gb:.1f} GB free for {run.root}, got {free / 1e9:.1f} GB on {folder}"

@@ -1,7 +1,7 @@
 """Where a run's verification sets come from. Whatever their origin, they are `.bin` files that one reader reads.
 
-The people of the world's protocols come from a stream of random numbers of their own, so no bundled model and no run has
-ever seen them.
+The people of the world's protocols come from a stream of random numbers of their own, so no bundled model and no run
+has ever seen them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Photograph:
 
 
 class WorldProtocols:
-    """The protocols of the face world, rendered when they are first needed: the same in every run of the same arguments.
+    """The protocols of the face world, rendered when they are first needed: of the same arguments, the same sets.
 
     Args:
         names: Which of `generation.world.scenes.PROTOCOLS`.
@@ -90,7 +90,8 @@ class WorldProtocols:
         return protocol_pairs(name, self.pairs, self.folds, rng)
 
     def _recipe(self, name: str) -> str:
-        return f"{name}: {self.pairs} pairs, {self.folds} folds, seed {self.seed}, {self.space}, JPEG quality {JPEG_QUALITY}\n"
+        size = f"{self.pairs} pairs, {self.folds} folds"
+        return f"{name}: {size}, seed {self.seed}, {self.space}, JPEG quality {JPEG_QUALITY}\n"
 
     def _written(self, folder: Path, name: str) -> bool:
         recipe = folder / f"{name}.txt"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import logging
 import math
 import os
 import zlib
@@ -28,14 +27,14 @@ from jaxtyping import Float32, Int64
 
 from pipeline.progress import Watch, say
 from pipeline.rundir import RunDir
-from pipeline.runners import Builder, Done, Runner
+from pipeline.runners import Done, Runner
 from stages.ledger import finished_chunks, part_path, read_ledger, read_part_metadata
 from stages.pack import Pack
 from stages.records import Chunk, Identity, Variation
 from stages.sample.enrol import Enrol
 from stages.sample.select import unlike_everyone_kept
 
-log = logging.getLogger(__name__)
+Lazy = Callable[[], Any]  # builds a part where it is called
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Portraits:
         max_cosine: Largest cosine between the references of two people.
     """
 
-    planner: Builder
+    planner: Lazy
     min_found: int
     over_plan: float
     max_cosine: float
@@ -73,11 +72,11 @@ class Order:
     people: int
     chunk_people: int
     jpeg_quality: int
-    sampler: Builder
-    planner: Builder
-    generator: Builder
-    embedder: Builder
-    judge: Builder
+    sampler: Lazy
+    planner: Lazy
+    generator: Lazy
+    embedder: Lazy
+    judge: Lazy
     portraits: Portraits | None
 
 
@@ -104,8 +103,8 @@ def sample(run: RunDir, order: Order, runner: Runner) -> None:
         say(f"sample: {len(kept)} people kept of {count} drawn, {len(references)} of them enrolled")
         if len(kept) < order.people:
             raise ValueError(
-                f"expected {order.people} people whose cosine is at most enrol.max_cosine={order.portraits.max_cosine}, "
-                f"got {len(kept)} from {count} candidates; raise enrol.over_plan or enrol.max_cosine, or lower people"
+                f"expected {order.people} people no closer than enrol.max_cosine={order.portraits.max_cosine}, got "
+                f"{len(kept)} from {count} candidates; raise enrol.over_plan or enrol.max_cosine, or lower people"
             )
     _write_identities(run, order, candidates, references, kept, retired=count - len(kept), space=sampler.space)
 
@@ -195,7 +194,7 @@ def _nearest_before(references: Float32[np.ndarray, "n d"]) -> list[float | None
     return nearest[: len(references)]
 
 
-def _space_of(part: Builder) -> str:
+def _space_of(part: Lazy) -> str:
     """The space in a builder's config: the part itself would load a model to say it."""
     return str(part.args[0].get("space", "")) if isinstance(part, partial) else ""
 
@@ -349,7 +348,7 @@ def begin_control(run: RunDir, order: Order) -> None:
 # --- train ------------------------------------------------------------------------------------------------------------
 
 
-def train(run: RunDir, recipe: Builder, recipe_made_from: str, anew: bool) -> None:
+def train(run: RunDir, recipe: Lazy, recipe_made_from: str, anew: bool) -> None:
     """Trains the recogniser on the shards, and the control's on as many of its own: model/ of each."""
     total = size(run).pictures
     _train_one(run, recipe, recipe_made_from, None, anew, "train")
@@ -358,7 +357,7 @@ def train(run: RunDir, recipe: Builder, recipe_made_from: str, anew: bool) -> No
         _train_one(run.control, recipe, recipe_made_from, total, anew, "train control")
 
 
-def _train_one(run: RunDir, recipe: Builder, made_from: str, limit: int | None, anew: bool, label: str) -> None:
+def _train_one(run: RunDir, recipe: Lazy, made_from: str, limit: int | None, anew: bool, label: str) -> None:
     from recognition.export import export_onnx
     from recognition.shards import load_training_set
     from recognition.train import train as train_recogniser
@@ -368,7 +367,7 @@ def _train_one(run: RunDir, recipe: Builder, made_from: str, limit: int | None, 
     if _json(finished).get("inputs") == inputs and not anew:
         say(f"{label}: {run.model} is up to date")
         return
-    if anew and finished.exists() or _json(begun).get("inputs") != inputs:
+    if (anew and finished.exists()) or _json(begun).get("inputs") != inputs:
         for path in run.model.glob("*"):
             path.unlink()
     run.model.mkdir(parents=True, exist_ok=True)
@@ -376,9 +375,7 @@ def _train_one(run: RunDir, recipe: Builder, made_from: str, limit: int | None, 
     data = load_training_set(sorted(run.shards.glob("*.tar")))
     rows = evenly(data.labels, limit)
     if limit is not None:
-        say(
-            f"{label}: {len(rows)} of {len(data.labels)} pictures, as even over the people as they go; asked for {limit}"
-        )
+        say(f"{label}: {len(rows)} of {len(data.labels)} pictures, as many of each person as can be; asked for {limit}")
     labels, images = data.labels[rows], data.images[rows]
     people = np.unique(labels)
     labels = np.searchsorted(people, labels).astype(np.int64)
@@ -418,7 +415,7 @@ def evenly(labels: np.ndarray, limit: int | None) -> np.ndarray:
 # --- verify -----------------------------------------------------------------------------------------------------------
 
 
-def verify(run: RunDir, protocols: Builder, witness: Builder, witness_images: int, runner: Runner, anew: bool) -> None:
+def verify(run: RunDir, protocols: Lazy, witness: Lazy, witness_images: int, runner: Runner, anew: bool) -> None:
     """Scores the recogniser, the control's, and the dataset as the witness sees it: scores.json."""
     from benchmarks.protocols import load_protocols
 
@@ -474,7 +471,7 @@ def _network(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     return embed
 
 
-def _witnessed(run: RunDir, witness: Builder, most: int) -> dict[str, Any]:
+def _witnessed(run: RunDir, witness: Lazy, most: int) -> dict[str, Any]:
     """How well people hold together and apart in the eyes of an embedder that had no part in making them (law 7).
 
     Genuine pairs are each picture and the next of its person; impostor pairs are each picture and one of somebody else,
@@ -508,7 +505,7 @@ def _witnessed(run: RunDir, witness: Builder, most: int) -> dict[str, Any]:
 def _genuine_and_impostor(
     embeddings: Float32[np.ndarray, "n d"], labels: Int64[np.ndarray, " n"], rng: np.random.Generator
 ) -> tuple[Float32[np.ndarray, " g"], Float32[np.ndarray, " m"]]:
-    """Cosines of genuine and of impostor pairs. ValueError unless there are two people, one of them with two pictures."""
+    """Cosines of genuine and of impostor pairs. ValueError unless there are both kinds."""
     order = np.argsort(labels, kind="stable")
     own = np.flatnonzero(labels[order][:-1] == labels[order][1:])
     if len(own) == 0 or labels.min() == labels.max():

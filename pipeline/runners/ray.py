@@ -418,7 +418,7 @@ class _Crew:
 
 @functools.cache
 def _actor_class() -> Any:
-    return ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"status": 1})(_Worker)
+    return ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"status": 1})(_Worker)  # type: ignore[call-overload]
 
 
 def _answer(ref: Any) -> str:
