@@ -22,6 +22,7 @@ from scipy.special import ndtr, ndtri
 from stages.records import Variation
 
 ROW_STREAM, PERSON_STREAM = 0, 1
+SMALLEST = 0.5**53  # of the uniform numbers that are drawn
 
 
 @runtime_checkable
@@ -105,15 +106,9 @@ class Choice:
     weights: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "values", tuple(float(value) for value in self.values))
-        weights = tuple(float(weight) for weight in (self.weights or [1.0] * len(self.values)))
-        object.__setattr__(self, "weights", weights)
         if not self.values or not all(map(math.isfinite, self.values)):
             raise ValueError(f"values: expected at least one finite number, got {list(self.values)}")
-        if len(weights) != len(self.values):
-            raise ValueError(f"weights: expected one per value, so {len(self.values)}, got {len(weights)}")
-        if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or sum(weights) <= 0:
-            raise ValueError(f"weights: expected numbers of at least 0, not all 0, got {list(weights)}")
+        _check_weights(self.weights, len(self.values))
 
     @property
     def low(self) -> float:
@@ -124,8 +119,7 @@ class Choice:
         return max(self.values)
 
     def draw(self, row: float, person: float) -> float:
-        upto = list(itertools.accumulate(self.weights or ()))
-        return self.values[bisect.bisect_right(upto[:-1], row * upto[-1])]
+        return float(self.values[_chosen(self.weights or [1.0] * len(self.values), row)[0]])
 
 
 @dataclass(frozen=True)
@@ -142,6 +136,32 @@ class Integers:
 
     def draw(self, row: float, person: float) -> float:
         return float(min(self.low + math.floor((self.high - self.low + 1) * row), self.high))
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """One of several distributions, as often as its weight says; alike without weights."""
+
+    of: Sequence[Distribution]
+    weights: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.of:
+            raise ValueError("of: expected at least one distribution, got none")
+        _check_weights(self.weights, len(self.of))
+
+    @property
+    def low(self) -> float:
+        return min(part.low for part in self.of)
+
+    @property
+    def high(self) -> float:
+        return max(part.high for part in self.of)
+
+    def draw(self, row: float, person: float) -> float:
+        """The part that `row` falls into, and in it the quantile at which it does: one uniform number serves both."""
+        chosen, inside = _chosen(self.weights or [1.0] * len(self.of), row)
+        return self.of[chosen].draw(inside, person)
 
 
 @dataclass(frozen=True)
@@ -230,6 +250,25 @@ def _uniform(entropy: list[int], stream: int, name: str) -> float:
 def _as_stored(value: float) -> float:
     """Rounded to float32, as plan.parquet keeps it: a row read back makes the same picture."""
     return float(np.float32(value))
+
+
+def _chosen(weights: Sequence[float], uniform: float) -> tuple[int, float]:
+    """Which choice a uniform number falls to, and where in (0, 1) of that choice's share it lies."""
+    sums = list(itertools.accumulate(weights))
+    upto = [part / sums[-1] for part in sums]
+    chosen = bisect.bisect_right(upto[:-1], uniform)
+    start = upto[chosen - 1] if chosen else 0.0
+    inside = (uniform - start) / (upto[chosen] - start)
+    return chosen, min(max(inside, SMALLEST), 1 - SMALLEST)
+
+
+def _check_weights(weights: Sequence[float] | None, count: int) -> None:
+    if weights is None:
+        return
+    if len(weights) != count:
+        raise ValueError(f"weights: expected one per choice, so {count}, got {len(weights)}")
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or sum(weights) <= 0:
+        raise ValueError(f"weights: expected numbers of at least 0, not all 0, got {list(weights)}")
 
 
 def _finite(distribution: object, *names: str) -> None:

@@ -32,6 +32,16 @@ class Bundled:
         ValueError: If an argument is out of range, no weights are of this space, or a file is not the one listed.
     """
 
+    @staticmethod
+    def check_weights(space: str, weights: str | Path = FOLDER) -> None:
+        """Preflight's question, answered without a model loaded: are the right files there?
+
+        Raises:
+            ValueError: If no weights are of this space, or a file is missing or not the one listed.
+        """
+        of_space(space, Path(weights)).verify()
+        bundled("detector", Path(weights)).verify()
+
     def __init__(
         self,
         space: str,

@@ -1,4 +1,4 @@
-"""Small weights for the embedder: networks of formula and chance, written with the onnx helper, listed as the bundled ones are."""
+"""Small weights for the embedder: networks of formula and chance, listed as the bundled ones are."""
 
 import hashlib
 import json

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest, truncnorm
 
-from stages.plan import Choice, Fixed, Integers, Normal, PerPerson, Planner, Uniform
+from stages.plan import Choice, Fixed, Integers, Mixture, Normal, PerPerson, Planner, Uniform
 
 WILD = {
     "yaw_deg": Normal(0, 25, -75, 75),
@@ -82,6 +82,10 @@ def test_draws_follow_their_distributions():
     truncated = truncnorm((-1 - 0.5) / 2, (4 - 0.5) / 2, loc=0.5, scale=2)
     assert kstest(drawn(Normal(0.5, 2, -1, 4)), truncated.cdf).pvalue > 1e-3
     assert np.mean(drawn(Choice([0, 7], [1, 3])) == 7) == pytest.approx(0.75, abs=0.03)
+    rarely = drawn(Mixture([Uniform(0, 1), Uniform(10, 12), Fixed(-1)], [1, 2, 1]))
+    assert np.mean(rarely > 1) == pytest.approx(0.5, abs=0.03)
+    assert np.mean(rarely == -1) == pytest.approx(0.25, abs=0.03)
+    assert kstest(rarely[rarely > 1], "uniform", (10, 2)).pvalue > 1e-3
     assert set(drawn(Integers(2, 5))) == {2.0, 3.0, 4.0, 5.0}
     assert set(drawn(Choice([1, 2, 3], [1, 0, 1]))) == {1.0, 3.0}
 
@@ -107,7 +111,9 @@ def test_no_draw_leaves_its_range(u, mean, std, reach):
         (lambda: Normal(9, 1, -1, 1), "mean: expected a number within"),
         (lambda: Fixed(math.nan), "value: expected a finite number, got nan"),
         (lambda: Choice([]), "values"),
-        (lambda: Choice([1, 2], [1]), "weights: expected one per value, so 2, got 1"),
+        (lambda: Choice([1, 2], [1]), "weights: expected one per choice, so 2, got 1"),
+        (lambda: Mixture([]), "of: expected at least one distribution"),
+        (lambda: Mixture([Fixed(1)], [-1]), "weights: expected numbers of at least 0"),
         (lambda: Choice([1, 2], [0, 0]), "weights: expected numbers of at least 0, not all 0"),
         (lambda: Integers(3, 3), "low < high"),
         (lambda: PerPerson(Uniform(0, 99), Fixed(0), 5, 85), "base: expected values within"),
