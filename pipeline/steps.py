@@ -117,7 +117,11 @@ def _enrol(
     per_chunk = max(1, order.chunk_people * order.planner().images_per_identity // planner.images_per_identity)
     blocks = [range(start, min(start + per_chunk, len(candidates))) for start in range(0, len(candidates), per_chunk)]
     missing = [i for i in range(len(blocks)) if _metadata(_enrolled(run, i)).get("made_from") != order.made_from]
-    stations = {"generate": order.generator, "embed": order.embedder, "enrol": partial(Enrol, portraits.min_found)}
+    stations: dict[str, Lazy] = {
+        "generate": order.generator,
+        "embed": order.embedder,
+        "enrol": partial(Enrol, portraits.min_found),
+    }
     seed = stream(order.seed, "portraits")
     chunks = (_portrait_chunk(i, blocks[i], candidates, planner, seed) for i in missing)
     if missing:
@@ -279,7 +283,12 @@ def make(run: RunDir, order: Order, runner: Runner, label: str = "make") -> None
     if finished:
         say(f"{label}: {len(finished)} of {planned.chunks} chunks are there, {len(missing)} are missing")
     pack = partial(Pack, str(run.shards), str(run.ledger), order.made_from, order.jpeg_quality)
-    stations = {"generate": order.generator, "embed": order.embedder, "judge": order.judge, "pack": pack}
+    stations: dict[str, Lazy] = {
+        "generate": order.generator,
+        "embed": order.embedder,
+        "judge": order.judge,
+        "pack": pack,
+    }
     with Watch(label, sum(map(planned.pictures, missing)), "pictures") as watch:
         for done in runner.run(map(planned.chunk, missing), stations):
             _note(run.progress, done)
