@@ -7,7 +7,6 @@ has not been made yet.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import UInt8
 
-from recognition.shards import write_shard
+from recognition.shards import Sample, write_shard
 from stages.ledger import part_path, schema_with, sync_folder, write_part
 from stages.records import Faces, Verdicts
 
@@ -60,8 +59,7 @@ class Pack:
             part.unlink()
             sync_folder(self.ledger)
         unfinished = tar.with_name(tar.name + ".part")
-        sha256 = write_shard(unfinished, self._samples(verdicts))
-        _onto_the_disk(unfinished)
+        sha256 = write_shard(unfinished, self._samples(verdicts))  # and puts it on the disk
         os.replace(unfinished, tar)
         sync_folder(self.shards)
         metadata = {"shard": tar.name, "tar_sha256": sha256, "made_from": self.made_from}
@@ -75,7 +73,7 @@ class Pack:
             "reasons": dict(sorted(turned_away.items())),
         }
 
-    def _samples(self, verdicts: Verdicts) -> Iterator[dict[str, object]]:
+    def _samples(self, verdicts: Verdicts) -> Iterator[Sample]:
         faces = verdicts.faces
         for index, row in enumerate(faces.chunk.variations):
             if verdicts.reasons[index]:
@@ -86,12 +84,7 @@ class Pack:
                 "attributes": dict(row.attributes),
                 "landmarks": faces.landmarks[index].tolist(),
             }
-            yield {
-                "__key__": row.key,
-                "jpg": encode_jpeg(faces.crops[index], self.jpeg_quality),
-                "cls": str(row.identity_id).encode(),
-                "json": json.dumps(about, sort_keys=True, allow_nan=False).encode(),
-            }
+            yield Sample(row.key, encode_jpeg(faces.crops[index], self.jpeg_quality), row.identity_id, about)
 
 
 def encode_jpeg(crop: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
@@ -127,8 +120,3 @@ def _writable(name: str, folder: Path) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ValueError(f"{name}: expected a folder that can be written to, got {folder}")
     return folder
-
-
-def _onto_the_disk(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -23,8 +23,9 @@ class Anatomy(SimpleNamespace):
 
 def ramp(x: Tensor, low: float, high: float) -> Tensor:
     """Smooth step: 0 below `low`, 1 above `high`, cubic between (also downwards, where low > high)."""
-    t = ((x - low) / (high - low)).clamp(0, 1)
-    return t * t * (3 - 2 * t)
+    k = 1 / (high - low)
+    t = (x * k).sub_(low * k).clamp_(0, 1)
+    return (t * t).mul_(t.mul_(-2).add_(3))
 
 
 def columns(table: Tensor, names: tuple[str, ...]) -> SimpleNamespace:
@@ -62,15 +63,15 @@ def _skull(m: Anatomy) -> None:
     m.skull_width = 0.785 + 0.034 * t.skull_width + 0.01 * child
     m.skull_height = 0.98 + 0.04 * t.skull_height + 0.03 * child
     m.skull_depth = 0.98 + 0.045 * t.skull_depth - 0.03 * child
-    m.face_width = (0.60 + 0.034 * t.jaw_width + 0.03 * (male - 0.5)) * (1 - 0.02 * child)
-    m.face_low = (0.685 + 0.038 * t.face_length + 0.025 * (male - 0.5)) * (1 - 0.19 * child)
+    m.face_width = (0.585 + 0.034 * t.jaw_width + 0.03 * (male - 0.5)) * (1 - 0.05 * child)
+    m.face_low = (0.655 + 0.038 * t.face_length + 0.025 * (male - 0.5)) * (1 - 0.22 * child)
     m.jaw_drop = 0.11 * m.a.mouth_open
     m.forehead_slope = 0.05 * t.forehead_slope + 0.02 * (male - 0.5) - 0.03 * child
     m.brow_ridge = (0.028 + 0.016 * t.brow_ridge + 0.03 * (male - 0.5)) * (1 - 0.8 * child)
     m.temple = 0.02 + 0.015 * t.temple + 0.02 * old - 0.02 * child
-    m.jaw_corner = (0.03 + 0.022 * t.jaw_angle + 0.03 * (male - 0.5)) * (1 - child) + 0.01 * old
-    m.chin_lat = (-47 - 2.2 * t.chin_length + 5 * child) * DEG - m.jaw_drop * 0.8
-    m.chin_width = (15 + 3.2 * t.chin_width + 3 * (male - 0.5)) * DEG
+    m.jaw_corner = (0.026 + 0.022 * t.jaw_angle + 0.03 * (male - 0.5)) * (1 - child) + 0.01 * old
+    m.chin_lat = (-45.5 - 2.2 * t.chin_length + 8 * child) * DEG - m.jaw_drop * 0.8
+    m.chin_width = (18.5 + 3.2 * t.chin_width + 3 * (male - 0.5)) * DEG
     m.chin_out = (0.125 + 0.035 * t.chin_protrusion + 0.02 * (male - 0.5)) * (1 - 0.35 * child)
     m.cheekbone = 0.05 + 0.024 * t.cheekbone - 0.02 * child + 0.02 * m.a.smile.clamp(min=0)
     m.cheekbone_lat = (3 + 2.5 * t.cheekbone_height) * DEG
@@ -83,13 +84,13 @@ def _skull(m: Anatomy) -> None:
 
 def _nose(m: Anatomy) -> None:
     t, small = m.t, 1 - 0.45 * m.child
-    m.nose_lat = (-6.5 - 2.3 * t.nose_length + 2.5 * m.child - 2 * m.old) * DEG
-    m.nose_out = (0.205 + 0.038 * t.nose_protrusion) * small * (1 + 0.07 * m.old)
-    m.nose_bridge = (0.085 + 0.028 * t.nose_bridge) * (1 - 0.55 * m.child)
-    m.nose_ridge = (4.6 + 0.75 * t.nose_ridge) * DEG
+    m.nose_lat = (-5.3 - 2.3 * t.nose_length + 2.0 * m.child - 2 * m.old) * DEG
+    m.nose_out = (0.17 + 0.036 * t.nose_protrusion) * small * (1 + 0.07 * m.old)
+    m.nose_bridge = (0.075 + 0.028 * t.nose_bridge) * (1 - 0.55 * m.child)
+    m.nose_ridge = (5.7 + 0.75 * t.nose_ridge) * DEG
     m.nose_hook = 0.028 * t.nose_hook * (1 - m.child)
-    m.nose_tip = (0.058 + 0.018 * t.nose_tip) * (1 + 0.15 * m.old)
-    m.nose_wing = (0.10 + 0.02 * t.nose_width) * small
+    m.nose_tip = (0.052 + 0.018 * t.nose_tip) * (1 + 0.15 * m.old)
+    m.nose_wing = (0.085 + 0.02 * t.nose_width) * small
     m.nose_wing_lon = (7.6 + 1.15 * t.nose_width + 0.8 * m.a.smile.clamp(min=0)) * DEG
     m.nose_bend = 1.3 * t.nose_bend * DEG
 
@@ -97,17 +98,17 @@ def _nose(m: Anatomy) -> None:
 def _eyes(m: Anatomy) -> None:
     t, a = m.t, m.a
     m.eye_lon = (21.2 + 1.15 * t.eye_spacing) * DEG
-    m.eye_lat = (16.0 + 1.1 * t.eye_height - 5.0 * m.child) * DEG
-    big = (1 + 0.085 * t.eye_size - 0.03 * (m.male - 0.5)) * (1 + 0.2 * m.child) * (1 - 0.08 * m.old)
-    m.eye_half = 10.3 * DEG * big
+    m.eye_lat = (16.0 + 1.1 * t.eye_height - 6.0 * m.child) * DEG
+    big = (1 + 0.085 * t.eye_size - 0.03 * (m.male - 0.5)) * (1 + 0.27 * m.child) * (1 - 0.08 * m.old)
+    m.eye_half = 11.8 * DEG * big
     aspect = 1 + 0.14 * t.eye_aspect
     squint = 1 - 0.22 * a.smile.clamp(min=0) + 0.18 * a.brow_raise
-    m.lid_up = 5.9 * DEG * big * aspect * squint * (1 - 0.15 * m.old)
-    m.lid_low = 3.3 * DEG * big * aspect * (1 - 0.3 * a.smile.clamp(min=0))
+    m.lid_up = 5.5 * DEG * big * aspect * squint * (1 - 0.15 * m.old)
+    m.lid_low = 3.5 * DEG * big * aspect * (1 - 0.3 * a.smile.clamp(min=0))
     m.eye_tilt = 0.07 + 0.075 * t.eye_tilt - 0.05 * m.old
     m.socket = 0.085 + 0.022 * t.eye_depth + 0.025 * m.old - 0.02 * m.child
     m.crease = (1.7 + 0.75 * t.lid) * DEG
-    m.iris = 4.55 * DEG * (1 + 0.5 * (big - 1))
+    m.iris = 5.3 * DEG * (1 + 0.5 * (big - 1))
     m.gaze_x, m.gaze_y = 0.0042 * a.gaze_yaw_deg, 0.0036 * a.gaze_pitch_deg
     m.brow_lat = m.eye_lat + (11.8 + 1.35 * t.brow_height - 0.9 * m.male + 2.6 * a.brow_raise - 1.2 * m.old) * DEG
     m.brow_thick = (2.0 + 0.5 * t.brow_thickness + 0.5 * (m.male - 0.5)) * DEG
@@ -119,8 +120,8 @@ def _eyes(m: Anatomy) -> None:
 
 def _mouth(m: Anatomy) -> None:
     t, a = m.t, m.a
-    m.mouth_lat = (-25.5 + 1.15 * t.mouth_height + 2.2 * m.child) * DEG
-    m.mouth_half = (15.6 + 1.5 * t.mouth_width + 3.0 * a.smile - 1.5 * a.mouth_open) * DEG * (1 - 0.12 * m.child)
+    m.mouth_lat = (-23.6 + 1.15 * t.mouth_height + 3.4 * m.child) * DEG
+    m.mouth_half = (14.9 + 1.5 * t.mouth_width + 3.0 * a.smile - 1.5 * a.mouth_open) * DEG * (1 - 0.12 * m.child)
     full = (1 - 0.4 * m.old) * (1 - 0.2 * (m.male - 0.5))
     m.lip_up = (3.0 + 0.75 * t.upper_lip) * DEG * full * (1 - 0.12 * a.smile)
     m.lip_low = (3.9 + 0.85 * t.lower_lip) * DEG * full * (1 - 0.1 * a.smile)

@@ -13,9 +13,10 @@ from generation.world.anatomy import DEG, columns
 from generation.world.attributes import CONTROLS
 
 DISTANCE = 8.0                                                                      # decimetres from the head's origin
-SCALE = 41.0 / 112                                                                  # pixels per decimetre at the eyes, of the picture's side
+SCALE = 42.0 / 112                                                                  # pixels per decimetre at the eyes, of the picture's side
 EYE_DEPTH = 0.85
-RAISE = 0.22                                                                        # the height that lands in the middle of the picture
+LENS = 0.09                                                                         # share of the light that strays to each neighbour
+RAISE = 0.25                                                                        # the height that lands in the middle of the picture
 
 
 def rotation(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
@@ -102,7 +103,16 @@ def develop(light: Tensor, attributes: Tensor) -> Tensor:
     x = light * balance * torch.exp2(a.exposure_ev)
     x = x * (1 + x * 0.16) / (1 + x)                                                # extended Reinhard, white at 2.5
     x = (x * 1.12).clamp(1e-5, 1).pow(1 / 2.2)
+    for axis in (2, 3):                                                             # the lens itself is not quite sharp
+        before, after = _neighbours(x, axis)
+        x = x * (1 - 2 * LENS) + (before + after) * LENS
     return blur(x, a.blur_px * (light.shape[-1] / 112))
+
+
+def _neighbours(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    n = x.shape[axis]
+    before = torch.cat([x.narrow(axis, 0, 1), x.narrow(axis, 0, n - 1)], axis)
+    return before, torch.cat([x.narrow(axis, 1, n - 1), x.narrow(axis, n - 1, 1)], axis)
 
 
 def blur(x: Tensor, sigma: Tensor) -> Tensor:

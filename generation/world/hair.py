@@ -19,7 +19,7 @@ def hairline(m: Anatomy, lon: Tensor) -> Tensor:
     line = line - m.peak * torch.exp(-((lon / (9 * DEG)) ** 2))
     line = line - 44 * DEG * ramp(side / DEG, 50.0, 80.0) - 32 * DEG * ramp(side / DEG, 102.0, 128.0)
     line = line - m.fringe * 21 * DEG * ramp((lon - m.parting).abs() / DEG, 58.0, 20.0)
-    return line - 75 * DEG * m.long * ramp(side / DEG, 60.0, 82.0)
+    return line - 115 * DEG * m.long * ramp(side / DEG, 60.0, 82.0)
 
 
 def crown(m: Anatomy, lon: Tensor, lat: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def grow(m: Anatomy, skin: Tensor, lon: Tensor, lat: Tensor) -> tuple[Tensor, li
     line = hairline(m, lon)
     steep = (torch.roll(line, -1, 3) - torch.roll(line, 1, 3)) / _spacing(lon)
     above = (lat - line) / (9 * DEG) / (1 + (steep / lat.cos().clamp(min=0.3)) ** 2).sqrt()   # about the distance to the line
-    cover = above - 4 * crown(m, lon, lat)
+    cover = torch.minimum(above - 4 * crown(m, lon, lat), (lat + 72 * DEG) / (9 * DEG))
     lift = ramp(cover, 0.0, 1.7)
     apart = ramp(lat / DEG, 84.0, 68.0)                                             # meridians meet at the top: nothing may vary there
     groove = 1 - 0.35 * torch.exp(-(((lon - m.parting) / (6 * DEG)) ** 2)) * ramp(lat / DEG, 40.0, 55.0) * apart

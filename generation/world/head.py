@@ -84,7 +84,7 @@ def bare(m: Anatomy, lon: Tensor, lat: Tensor, towards: Tensor) -> Tensor:
     face = ellipsoid(
         towards, (0.0, -0.25 - 0.5 * m.jaw_drop, 0.30), (m.face_width, m.face_low + 0.5 * m.jaw_drop, 0.63 - 0.03 * m.child)
     )
-    r = soft_max(skull, face, 0.22)
+    r = soft_max(skull, face, 0.28)
     side = lon.abs()
     r = r - m.forehead_slope * bump(lon, lat, 0.0, 48 * DEG, 60 * DEG, 22 * DEG)
     r = r - m.temple * bump(side, lat, 58 * DEG, 24 * DEG, 14 * DEG, 16 * DEG)
@@ -125,7 +125,7 @@ def _nose(m: Anatomy, r: Tensor, lon: Tensor, lat: Tensor) -> Tensor:
     down = ((root - lat) / (root - m.nose_lat)).clamp(0, 1)                         # 0 at the root, 1 at the tip
     bent = lon - m.nose_bend * down
     under = ramp((lat - m.nose_lat) / DEG, -7.0, 0.5)                               # the underside falls back to the lip
-    height = m.nose_bridge * ramp(down, 0.0, 0.3) + (m.nose_out - m.nose_bridge) * down**1.5
+    height = m.nose_bridge * ramp(down, 0.0, 0.3) + (m.nose_out - m.nose_bridge) * down**1.7
     height = (height + m.nose_hook * 4 * down * (1 - down)) * under
     above = hill(((lat - root).clamp(min=0) / (6 * DEG)) ** 2)
     width = m.nose_ridge * (1 + 0.55 * down * down)
@@ -179,14 +179,14 @@ def meet(radius: Tensor, origin: Tensor, ray: Tensor, start: Tensor, steps: int,
     t = start
     for _ in range(steps):
         left = gap(radius, origin, ray, t)
-        t = t + stride * left
+        t = t + torch.where(left > 0, (stride * left).clamp(min=0.035), stride * left)
     return t, gap(radius, origin, ray, t)
 
 
 def close_in(radius: Tensor, origin: Tensor, ray: Tensor, start: Tensor, steps: int, stride: float) -> tuple[Tensor, Tensor]:
     """As `meet`, but where a ray has been on both sides of the surface it goes between the two (regula falsi)."""
     t, left = start, gap(radius, origin, ray, start)
-    out_t, out_left = t, left.clamp(min=1e-4)
+    out_t, out_left = torch.full_like(t, -1e4), torch.full_like(t, 1e-4)
     in_t, in_left = torch.full_like(t, 1e4), torch.full_like(t, -1e-4)
     for _ in range(steps):
         inside = left < 0
@@ -194,10 +194,10 @@ def close_in(radius: Tensor, origin: Tensor, ray: Tensor, start: Tensor, steps: 
         out_t, out_left = torch.where(inside, out_t, t), torch.where(inside, out_left, left)
         share = (out_left / (out_left - in_left)).clamp(0.06, 0.94)
         between = out_t + (in_t - out_t) * share
-        both = (in_t < 1e3) & (out_t < in_t)
-        t = torch.where(both, between, t + stride * left)
+        both = (in_t < 1e3) & (out_t > 0) & (out_t < in_t)
+        t = torch.where(both, between, t + torch.where(left > 0, (stride * left).clamp(min=0.02), stride * left))
         left = gap(radius, origin, ray, t)
-    return t, left
+    return t, torch.where(in_t < 1e3, left.clamp(max=0), left)                      # who has been inside has met it
 
 
 def gap(radius: Tensor, origin: Tensor, ray: Tensor, t: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from generation.world.anatomy import DEG, Anatomy, columns, measure, ramp
 from generation.world.attributes import CONTROLS, check_table
 from generation.world.identity import IDENTITY_DIM
 
-GROUP = 2                                                                           # rows drawn together, always
-FINE = 2                                                                            # rays per pixel and axis
+GROUP = 8                                                                           # rows drawn together, always
+RAYS = ((1 / 4, 3 / 4), (3 / 4, 1 / 4))                                            # of each pixel: no two in one column or row
 DAY = 3
 PARTS = ("background", "skin", "hair", "eyes", "nose", "mouth", "glasses", "hat", "clothes")
 
@@ -153,11 +153,11 @@ class _Pixels:
         self.index = torch.stack([F.pad(x, (0, length - len(x)), value=spare) for x in lists])
 
     def places(self) -> tuple[Tensor, Tensor]:
-        """Column and row of each pixel's FINE * FINE rays, in pixels, (b, 1, FINE * FINE, n)."""
+        """Column and row of each pixel's rays, in pixels, (b, 1, r, n)."""
         width = self.shape[1]
-        steps = ((torch.arange(FINE, device=self.index.device) + 0.5) / FINE)[:, None]
-        u = (self.index % width)[:, None, None, :] + steps.repeat(FINE, 1)
-        v = torch.div(self.index, width, rounding_mode="floor")[:, None, None, :] + steps.repeat_interleave(FINE, 0)
+        steps = torch.tensor(RAYS, dtype=torch.float32, device=self.index.device)
+        u = (self.index % width)[:, None, None, :] + steps[:, :1]
+        v = torch.div(self.index, width, rounding_mode="floor")[:, None, None, :] + steps[:, 1:]
         return u, v
 
     def pick(self, x: Tensor) -> Tensor:
@@ -172,14 +172,14 @@ class _Pixels:
         return image.reshape(*x.shape[:2], *self.shape)[:, :, : self.size, : self.size].contiguous()
 
 
-def _march(m: Anatomy, maps: Tensor, lens: camera.Camera, size: int) -> tuple[_Pixels, Tensor]:
-    """One ray a pixel: which pixels may be struck, and a path length in front of the head for each of these (b, 1, 1, n)."""
+def _march(m: Anatomy, maps: Tensor, lens: camera.Camera, size: int) -> tuple[_Pixels, Tensor, Tensor]:
+    """One ray a pixel: which pixels may be struck, and the nearest and farthest paths to the head about each of these (b, 1, 1, n)."""
     side = -(-size // 8) * 8                                                        # whole vector registers per row
     ray = lens.rays(*lens.grid(side))
     origin, ray_head = lens.to_head(lens.origin()), lens.to_head(ray)
     start = (camera.DISTANCE - 1.62) * torch.ones_like(ray[:, :1])
-    t, left = head.meet(maps[:, :1].contiguous(), origin, ray_head, start, steps=12, stride=0.62)
-    struck = (left < 0.05) | (things.ear_sphere(m, origin, ray_head) > 0)
+    t, left = head.meet(maps[:, :1].contiguous(), origin, ray_head, start, steps=15, stride=0.62)
+    struck = (left < 0.06) | (things.ear_sphere(m, origin, ray_head) > 0)
     struck = struck | (things.neck(m, lens.origin(), ray, _neck_top(lens))[0] < things.FAR / 2)
     struck = struck | (things.shoulders(m, lens.origin(), ray)[0] < things.FAR / 2)
     if (m.hat > 1.5).any():
@@ -190,8 +190,8 @@ def _march(m: Anatomy, maps: Tensor, lens: camera.Camera, size: int) -> tuple[_P
         struck = struck | (front + glass > 0) | (arm < things.FAR / 2)
     struck = F.max_pool2d(struck * 1.0, 3, stride=1, padding=1) > 0
     pixels = _Pixels(struck, size)
-    nearest = -F.max_pool2d(-t, 3, stride=1, padding=1)                             # of the neighbours, so as not to start inside
-    return pixels, pixels.pick(nearest) - 0.02
+    nearest, farthest = -F.max_pool2d(-t, 3, stride=1, padding=1), F.max_pool2d(t, 3, stride=1, padding=1)
+    return pixels, pixels.pick(nearest) - 0.05, pixels.pick(farthest) - 0.05
 
 
 def _neck_top(lens: camera.Camera) -> Tensor:
@@ -201,12 +201,16 @@ def _neck_top(lens: camera.Camera) -> Tensor:
 
 def _light(m: Anatomy, lens: camera.Camera, maps: Tensor, styles: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, _Pixels]:
     """Linear light (b, 3, size, size); then part (b, 1, r, n) and normal (b, 3, r, n) in camera coordinates of the r rays of n pixels."""
-    pixels, start = _march(m, maps, lens, size)
+    pixels, near, far = _march(m, maps, lens, size)
     ray = lens.rays(*pixels.places())
     place = lens.origin()
     origin, ray_head = lens.to_head(place), lens.to_head(ray)
-    t, left = head.close_in(maps[:, :1].contiguous(), origin, ray_head, start.expand_as(ray[:, :1]), steps=6, stride=0.62)
-    t = torch.where(left < 0.012, t, torch.full_like(t, things.FAR))
+    radius = maps[:, :1].contiguous()
+    t, left = head.close_in(radius, origin, ray_head, near.expand_as(ray[:, :1]), steps=4, stride=0.62)
+    met = left < 0.012
+    t = torch.where(met, t, torch.maximum(t, far))                                  # past a nose, on to the cheek behind it
+    t, left = head.close_in(radius, origin, ray_head, t, steps=3, stride=0.62)
+    t = torch.where(met | (left < 0.012), t, torch.full_like(t, things.FAR))
     point = origin + t.clamp(max=12) * ray_head
     paint, normal_head = _head_paint(m, maps, point, styles)
     scene = _Scene(t, lens.from_head(normal_head), paint)
@@ -259,7 +263,7 @@ def _hair_paint(m: Anatomy, paint: skin.Paint, lon: Tensor, lat: Tensor, fields:
     fine, locks = skin.strands(m, lon, lat)
     shadow = ramp(fields["cover"], -0.55, 0.1)
     paint.darken(shadow * 0.45, skin.colour(0.55, 0.45, 0.42, lat))
-    share = ramp(fields["cover"] + 0.16 * fine + 0.05 * locks, 0.02, 0.30)
+    share = ramp(fields["cover"] + (0.10 * fine + 0.05 * locks) * ramp(lat / DEG, -20.0, 20.0), -0.02, 0.34)
     tone = (1 + 0.20 * fine + 0.16 * locks).clamp(0.35, 1.8)
     paint.cover(share, skin.hair_colour(m) * tone)
     paint.gloss = torch.lerp(paint.gloss, 1 + 0 * share, share)
@@ -288,6 +292,9 @@ def _ears(m: Anatomy, lens: camera.Camera, scene: _Scene, origin: Tensor, ray: T
 def _body(m: Anatomy, lens: camera.Camera, scene: _Scene, place: Tensor, ray: Tensor, styles: Tensor) -> None:
     t, normal = things.neck(m, place, ray, _neck_top(lens))
     scene.meet(t, normal, skin.complexion(m) * skin.colour(0.9, 0.84, 0.83, t), 0.15, 1)
+    height = (place + t.clamp(max=12) * ray)[:, 1:2]
+    chin = scene.t == t
+    scene.paint.sky = torch.where(chin, 1 - 0.6 * ramp(height, -1.30, -0.75), scene.paint.sky)
     t, normal, r = things.shoulders(m, place, ray)
     cloth = things.clothes(styles)
     hem = ramp((r - m.neck - 0.10).abs(), 0.035, 0.015)
@@ -301,10 +308,10 @@ def _brim(m: Anatomy, lens: camera.Camera, scene: _Scene, origin: Tensor, ray: T
 
 def _shadow(m: Anatomy, maps: Tensor, point: Tensor, light: Tensor) -> Tensor:
     """Share of the main light that the head lets through to points (b, 3, h, w), both in head coordinates: soft-edged."""
-    point = point[:, :, FINE : FINE + 1].contiguous()                               # one ray a pixel will do
+    point = point[:, :, :1].contiguous()                               # one ray a pixel will do
     radius = maps[:, :1].contiguous()
     free = torch.ones_like(point[:, :1])
-    for s in (0.07, 0.13, 0.21, 0.32, 0.46, 0.64, 0.9):
+    for s in (0.11, 0.18, 0.28, 0.42, 0.62, 0.9):
         left = head.gap(radius, point, light.expand_as(point), s * torch.ones_like(free))
         free = torch.minimum(free, 0.5 + left * (2.6 / s))
     free = ramp(free.clamp(0, 1), 0.0, 0.9)

@@ -29,7 +29,7 @@ def grain(device: torch.device) -> Tensor:
     white = rng.standard_normal((GRAIN_PX, GRAIN_PX))
     f = np.hypot(np.fft.fftfreq(GRAIN_PX)[:, None], np.fft.fftfreq(GRAIN_PX)[None])
     blotch = np.fft.ifft2(np.fft.fft2(white) * np.exp(-((f * 22) ** 2))).real
-    fine = np.fft.ifft2(np.fft.fft2(rng.standard_normal((GRAIN_PX, GRAIN_PX))) * np.exp(-((f * 2.2) ** 2))).real
+    fine = np.fft.ifft2(np.fft.fft2(rng.standard_normal((GRAIN_PX, GRAIN_PX))) * np.exp(-((f * 3.4) ** 2))).real
     layers = [spots, blotch / blotch.std(), fine / fine.std()]
     return torch.tensor(np.stack(layers)[None].astype(np.float32), device=device)
 
@@ -157,7 +157,7 @@ def _whiskers(m: Anatomy, p: Paint, side: Tensor, lat: Tensor, marks: Tensor, be
     over = lat - m.mouth_lat - 0.3 * m.gap - m.lip_up
     top = m.nose_lat - 7.0 * DEG - lat - 0.35 * (side - 6 * DEG).clamp(min=0)
     lip = ramp(side / DEG, 19.0, 13.0) * ramp(over / DEG, -0.5, 1.5) * ramp(top / DEG, -1.0, 2.0)
-    tuft = 1 + 0.35 * marks[:, 2:3]
+    tuft = 1 + 0.22 * marks[:, 2:3]
     ink = torch.maximum(beard * m.beard * tuft, lip * m.moustache * tuft)
     p.cover((0.95 * ramp(ink, 0.0, 0.9)).clamp(0, 0.94), hair_colour(m) * (1 + 0.25 * marks[:, 2:3]).clamp(min=0.4))
     p.gloss = p.gloss * (1 - ramp(ink, 0.0, 0.8))
@@ -204,7 +204,7 @@ def _eye(m: Anatomy, p: Paint, lon: Tensor, side: Tensor, lat: Tensor) -> None:
     p.darken(shut * 0.25, colour(0.75, 0.62, 0.60, lat))                            # the lid when it is down
     crease = (1 - ((y - lid.clamp(min=-0.02) - m.crease * (1 - 0.45 * t * t)) / (0.75 * DEG)) ** 2).clamp(min=0)
     p.darken(crease * ramp(t.abs(), 1.2, 0.9) * (0.62 - 0.3 * m.a.eye_closure), colour(0.45, 0.33, 0.31, lat))
-    white = colour(0.74, 0.71, 0.69, lat) * (1 - 0.55 * ramp((lid - y) / m.lid_up, 0.55, 0.0)) * (1 - 0.25 * t * t)
+    white = colour(0.68, 0.655, 0.64, lat) * (1 - 0.55 * ramp((lid - y) / m.lid_up, 0.55, 0.0)) * (1 - 0.25 * t * t)
     p.cover(open_, white)
     right = torch.copysign(torch.ones_like(lon), lon)
     gx, gy = x * right - m.gaze_x, y - 0.25 * DEG - m.gaze_y
@@ -214,7 +214,7 @@ def _eye(m: Anatomy, p: Paint, lon: Tensor, side: Tensor, lat: Tensor) -> None:
     p.cover(edge((0.42 - d) * m.iris, 0.012) * open_, colour(0.012, 0.010, 0.010, lat))
     hx, hy = gx / m.iris + 0.36, gy / m.iris - 0.38
     p.cover(edge((0.24 - (hx * hx + hy * hy).sqrt()) * m.iris, 0.012) * open_, colour(1.5, 1.5, 1.5, lat))
-    lash = (1 - ((y - lid) / (0.95 * DEG)) ** 2).clamp(min=0) * ramp(t.abs(), 1.12, 1.0)
+    lash = (1 - ((y - lid) / ((1.3 - 0.4 * m.male) * DEG)) ** 2).clamp(min=0) * ramp(t.abs(), 1.12, 1.0)
     p.cover((lash * (1.0 - 0.25 * m.male)).clamp(0, 0.92), colour(0.025, 0.018, 0.016, lat))
     rim = (1 - ((y - lower) / (0.6 * DEG)) ** 2).clamp(min=0) * within
     p.darken(rim * 0.5, colour(0.55, 0.38, 0.36, lat))

@@ -22,8 +22,6 @@ def unlike_everyone_kept(
     Raises:
         ValueError: If an argument is out of range.
     """
-    if not -1 <= max_cosine <= 1:
-        raise ValueError(f"max_cosine: expected a number in [-1, 1], got {max_cosine}")
     if wanted < 1:
         raise ValueError(f"wanted: expected at least 1, got {wanted}")
-    return np.asarray(select_unlike(references, max_cosine, wanted), dtype=np.int64)
+    return select_unlike(references, max_cosine, wanted)

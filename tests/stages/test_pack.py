@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 
+from recognition.shards import load_training_set
 from stages import pack
 from stages.ledger import finished_chunks, read_ledger, read_part_metadata
 from stages.pack import Pack, encode_jpeg
@@ -70,6 +71,15 @@ def test_webdataset_reads_the_shard(tmp_path):
     assert all(sample["jpg"].shape == (112, 112, 3) for sample in samples)
 
 
+def test_training_reads_the_shard_back_with_the_persons_as_classes(tmp_path):
+    made = verdicts()
+    packer(tmp_path)(made)
+    learnt = load_training_set([tmp_path / "shards/000030.tar"])
+    assert learnt.identity_ids.tolist() == [2, 3]
+    assert learnt.labels.tolist() == [0, 1, 1]
+    assert learnt.keys == ("000002_000", "000003_000", "000003_001")
+
+
 def test_the_ledger_part_vouches_for_the_tar(tmp_path):
     packer(tmp_path)(verdicts())
     metadata = read_part_metadata(tmp_path / "ledger/000030.parquet")
@@ -94,6 +104,7 @@ def test_a_chunk_of_which_nothing_is_kept_is_an_empty_shard_and_a_full_ledger_pa
 # The steps of pack's writing, in order, each with what it calls and the number of that call.
 STEPS = {
     "open the tar": (pack, "write_shard", 1),
+    "write the tar": (tarfile.TarFile, "addfile", 5),
     "fsync the tar": (os, "fsync", 1),
     "rename the tar": (os, "replace", 1),
     "fsync the folder of shards": (os, "fsync", 2),

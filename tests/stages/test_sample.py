@@ -113,7 +113,7 @@ def test_mistakes_name_value_and_expectation(tmp_path, statistics):
         (lambda: fit(np.zeros((1, 3), dtype=np.float32)), "at least 2 rows"),
         (
             lambda: unlike_everyone_kept(np.eye(3, dtype=np.float32), 2.0, 1),
-            "max_cosine: expected a number in [-1, 1], got 2.0",
+            "max_cosine: expected a value in [-1, 1], got 2.0",
         ),
         (lambda: unlike_everyone_kept(np.eye(3, dtype=np.float32), 0.5, 0), "wanted: expected at least 1, got 0"),
         (lambda: Enrol(0), "min_found: expected at least 1, got 0"),
