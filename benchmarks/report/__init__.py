@@ -1,0 +1,10 @@
+"""A run told on one page, a dataset card beside it, and many runs in one table. Reads the files of a run, writes files of a run.
+
+What a run has not made is said where it would stand; nothing is left out in silence.
+"""
+
+from benchmarks.report.card import write_card
+from benchmarks.report.compare import compare
+from benchmarks.report.page import write_report
+
+__all__ = ["compare", "write_card", "write_report"]
