@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from pipeline.progress import say
+from pipeline.progress import CONSOLE, say
 from pipeline.rundir import RunDir
 from pipeline.runners import GaveUpError, StallError, StationError
 
@@ -61,18 +61,21 @@ def check(context: typer.Context, debug: Debug = False) -> None:
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories.")],
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("comparison.html"),
+    runs: Annotated[list[Path], typer.Argument(help="Run directories.", exists=True, file_okay=False)],
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
 ) -> None:
-    """Puts finished runs side by side on one page."""
-    from benchmarks.report import write_comparison
+    """Puts the scores of runs side by side."""
+    from benchmarks.report import compare as side_by_side
 
-    missing = [run for run in runs if not (run / "scores.json").exists()]
-    if missing:
-        _complain(f"runs: expected directories with a scores.json, got {', '.join(map(str, missing))}")
-        raise typer.Exit(WRONG)
-    write_comparison(out, runs)
-    say(f"compare: {out}")
+    try:
+        table = side_by_side({str(run): run / "scores.json" for run in runs})
+    except ValueError as error:
+        _complain(_one_line(error))
+        raise typer.Exit(WRONG) from None
+    if markdown:
+        say(table.markdown())
+    else:
+        CONSOLE.print(table.table())
 
 
 @app.command(context_settings=HYDRA_WORDS, add_help_option=False)

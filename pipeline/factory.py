@@ -13,9 +13,10 @@ from typing import Any
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from generation.weights import FOLDER
 from pipeline import preflight, steps
 from pipeline.progress import say
 from pipeline.rundir import RunDir
@@ -85,7 +86,8 @@ def _do(step: str, cfg: DictConfig, run_dir: RunDir, order: steps.Order, runner:
     elif step == "verify":
         steps.verify(run_dir, builder(cfg.protocols), builder(cfg.witness), cfg.witness_images, runner, anew)
     else:
-        steps.report(run_dir)
+        generator: Any = get_class(cfg.generator["_target_"])
+        steps.report(run_dir, cfg.name, generator.licence, _listing(cfg))
 
 
 def control(cfg: DictConfig, run_dir: RunDir, runner: Any) -> None:
@@ -134,6 +136,12 @@ def _common(cfg: DictConfig) -> dict[str, Any]:
         "jpeg_quality": cfg.jpeg_quality,
         **{name: builder(cfg[name]) for name in PARTS_THAT_DECIDE},
     }
+
+
+def _listing(cfg: DictConfig) -> Path | None:
+    """Where the measuring models are listed, if they are bundled ones."""
+    folder = Path(cfg.embedder.get("weights", FOLDER))
+    return folder / "weights.json" if (folder / "weights.json").exists() else None
 
 
 def _portraits(cfg: DictConfig) -> steps.Portraits:

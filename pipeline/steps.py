@@ -544,21 +544,30 @@ def mean_accuracy(run: RunDir) -> float | None:
 # --- report -----------------------------------------------------------------------------------------------------------
 
 
-def report(run: RunDir) -> None:
-    """One page on the run: report.html, and DATASET_CARD.md beside the shards."""
-    from benchmarks.report import write_report
+def report(run: RunDir, name: str, licence: str, weights: Path | None) -> None:
+    """One page on the run, report.html, and the dataset's card. What is not made yet is said where it would stand.
 
-    _expect_made(run)
-    write_report(
-        run.report,
-        ledger=run.ledger,
-        shards=run.shards,
-        progress=run.progress,
-        scores=run.scores,
-        config=run.config,
-        identities=run.identities,
-    )
+    Args:
+        name: Of the run.
+        licence: Of the pictures, as the generator states it.
+        weights: `weights.json` of the measuring models.
+    """
+    from benchmarks.report import write_card, write_report
+
+    _expect(run.plan, "plan")
+    told: dict[str, Any] = {
+        "name": name,
+        "ledger": run.ledger,
+        "scores": run.scores,
+        "config": run.config,
+        "identities": run.identities,
+    }
+    write_report(run.report, **told, shards=run.shards, progress=run.progress, plan=run.plan, weights=weights)
     say(f"report: {run.report}")
+    if read_ledger(run.ledger)["kept"].to_pylist().count(True):
+        write_card(run.card, **told, licence=licence)
+        say(f"report: {run.card}")
+    say(f"report: {len(list(run.shards.glob('*.tar')))} shards in {run.shards}")
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
