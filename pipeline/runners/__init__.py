@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from stages.records import Chunk
 
@@ -38,6 +38,7 @@ class Done:
     attempt: int
 
 
+@runtime_checkable
 class Runner(Protocol):
     def check(self, stations: Sequence[str]) -> None:
         """Raises ValueError where the runner has no place for one of these stations."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-import ray
 
 from pipeline.runners import Builder, GaveUpError, Runner, StallError, StationError
 from pipeline.runners.local import Local
@@ -29,16 +27,7 @@ BELT = ["generate", "measure"]
 CHUNKS = [chunk(index) for index in range(7)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    """One Ray for the whole file: a runner uses the one that it finds."""
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    ray.init(
-        address="local", num_cpus=3, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False,
-        logging_level="ERROR", _node_ip_address="127.0.0.1",
-    )  # fmt: skip
-    yield
-    ray.shutdown()
+pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 def fused(actors: int, **kwargs: float) -> Ray:

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.generate.rendered import Rendered
+from stages.judge import Judge
+from stages.judge.rules import FaceFound, NearestOther, OwnIdentity
+from stages.plan import Planner, Uniform
 from stages.records import Chunk, Identity, Images, Variation
 
 
@@ -89,3 +93,36 @@ class Refuses(Noise):
 class Unbuildable(Noise):
     def __init__(self) -> None:
         raise ValueError("expected weights, got none")
+
+
+def planner(photographs: int) -> Planner:
+    """Turned heads of several ages."""
+    return Planner(photographs, {"yaw_deg": Uniform(-40.0, 40.0), "age_years": Uniform(20.0, 60.0)})
+
+
+def judge(identities: str) -> Judge:
+    """A judge that turns some away: of random networks, cosines above the middle are as good as any."""
+    return Judge(
+        {"face_found": FaceFound(), "own_identity": OwnIdentity(0.5), "nearest_other": NearestOther(1.0, identities)}
+    )
+
+
+class KilledOnce:
+    """The world's renderer, whose process is killed the first time that it meets the chunk."""
+
+    def __init__(self, on: int, memory: str) -> None:
+        self.draw, self.on, self.memory = Rendered("world-1"), on, Path(memory)
+
+    def __call__(self, chunk: Chunk) -> Images:
+        if chunk.index == self.on and not self.memory.exists():
+            self.memory.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.draw(chunk)
+
+
+class Slow(Rendered):
+    """The world's renderer, slow enough to be interrupted; its pictures are the same."""
+
+    def __call__(self, chunk: Chunk) -> Images:
+        time.sleep(1.0)
+        return super().__call__(chunk)
