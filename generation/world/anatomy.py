@@ -97,18 +97,18 @@ def _nose(m: Anatomy) -> None:
 
 def _eyes(m: Anatomy) -> None:
     t, a = m.t, m.a
-    m.eye_lon = (21.2 + 1.15 * t.eye_spacing) * DEG
+    m.eye_lon = (22.9 + 1.15 * t.eye_spacing) * DEG
     m.eye_lat = (16.0 + 1.1 * t.eye_height - 6.0 * m.child) * DEG
     big = (1 + 0.085 * t.eye_size - 0.03 * (m.male - 0.5)) * (1 + 0.27 * m.child) * (1 - 0.08 * m.old)
-    m.eye_half = 11.8 * DEG * big
+    m.eye_half = 12.6 * DEG * big
     aspect = 1 + 0.14 * t.eye_aspect
     squint = 1 - 0.22 * a.smile.clamp(min=0) + 0.18 * a.brow_raise
-    m.lid_up = 5.5 * DEG * big * aspect * squint * (1 - 0.15 * m.old)
-    m.lid_low = 3.5 * DEG * big * aspect * (1 - 0.3 * a.smile.clamp(min=0))
+    m.lid_up = 5.9 * DEG * big * aspect * squint * (1 - 0.15 * m.old)
+    m.lid_low = 3.7 * DEG * big * aspect * (1 - 0.3 * a.smile.clamp(min=0))
     m.eye_tilt = 0.07 + 0.075 * t.eye_tilt - 0.05 * m.old
     m.socket = 0.085 + 0.022 * t.eye_depth + 0.025 * m.old - 0.02 * m.child
     m.crease = (1.7 + 0.75 * t.lid) * DEG
-    m.iris = 5.3 * DEG * (1 + 0.5 * (big - 1))
+    m.iris = 5.65 * DEG * (1 + 0.5 * (big - 1))
     m.gaze_x, m.gaze_y = 0.0042 * a.gaze_yaw_deg, 0.0036 * a.gaze_pitch_deg
     m.brow_lat = m.eye_lat + (11.8 + 1.35 * t.brow_height - 0.9 * m.male + 2.6 * a.brow_raise - 1.2 * m.old) * DEG
     m.brow_thick = (2.0 + 0.5 * t.brow_thickness + 0.5 * (m.male - 0.5)) * DEG

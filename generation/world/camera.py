@@ -13,7 +13,7 @@ from generation.world.anatomy import DEG, columns
 from generation.world.attributes import CONTROLS
 
 DISTANCE = 8.0                                                                      # decimetres from the head's origin
-SCALE = 42.0 / 112                                                                  # pixels per decimetre at the eyes, of the picture's side
+SCALE = 43.5 / 112                                                                  # pixels per decimetre at the eyes, of the picture's side
 EYE_DEPTH = 0.85
 LENS = 0.09                                                                         # share of the light that strays to each neighbour
 RAISE = 0.25                                                                        # the height that lands in the middle of the picture

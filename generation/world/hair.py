@@ -7,7 +7,7 @@ from torch import Tensor
 
 from generation.world.anatomy import DEG, Anatomy, ramp
 
-FIELDS = ("cover", "hat", "beard", "hem")
+FIELDS = ("cover", "hat", "beard", "above")
 HAT_LINE = 34 * DEG
 
 

@@ -75,6 +75,7 @@ def bump(lon: Tensor, lat: Tensor, at_lon: Tensor | float, at_lat: Tensor | floa
     return hill(x * x + y * y)
 
 
+STRIDE = 0.62                                                                       # the steepest slopes are met within the minimum step
 FRONT = slice(WIDTH // 4, 3 * WIDTH // 4)                                           # longitudes within +-90 degrees
 
 
@@ -170,21 +171,14 @@ def bake(m: Anatomy, device: torch.device) -> Tensor:
 CHANNELS = ("radius", "nx", "ny", "nz", "sky", *hair.FIELDS)
 
 
-def meet(radius: Tensor, origin: Tensor, ray: Tensor, start: Tensor, steps: int, stride: float) -> tuple[Tensor, Tensor]:
-    """Walks rays (b, 3, h, w) towards the surface, by a share `stride` of the radial distance left.
+def meet(radius: Tensor, origin: Tensor, ray: Tensor, start: Tensor, steps: int, least: float) -> tuple[Tensor, Tensor]:
+    """Walks rays (b, 3, h, w) towards the surface: by a share of the radial distance left, at least by `least`, until they
+    have been on both sides of it; from then on between the two (regula falsi).
 
     Returns:
-        Path length along each ray and the radial distance still left there, both (b, 1, h, w).
+        Path length along each ray, and the radial distance still left there (0 or less for rays that have been inside);
+        both (b, 1, h, w).
     """
-    t = start
-    for _ in range(steps):
-        left = gap(radius, origin, ray, t)
-        t = t + torch.where(left > 0, (stride * left).clamp(min=0.035), stride * left)
-    return t, gap(radius, origin, ray, t)
-
-
-def close_in(radius: Tensor, origin: Tensor, ray: Tensor, start: Tensor, steps: int, stride: float) -> tuple[Tensor, Tensor]:
-    """As `meet`, but where a ray has been on both sides of the surface it goes between the two (regula falsi)."""
     t, left = start, gap(radius, origin, ray, start)
     out_t, out_left = torch.full_like(t, -1e4), torch.full_like(t, 1e-4)
     in_t, in_left = torch.full_like(t, 1e4), torch.full_like(t, -1e-4)
@@ -195,7 +189,7 @@ def close_in(radius: Tensor, origin: Tensor, ray: Tensor, start: Tensor, steps: 
         share = (out_left / (out_left - in_left)).clamp(0.06, 0.94)
         between = out_t + (in_t - out_t) * share
         both = (in_t < 1e3) & (out_t > 0) & (out_t < in_t)
-        t = torch.where(both, between, t + torch.where(left > 0, (stride * left).clamp(min=0.02), stride * left))
+        t = torch.where(both, between, t + torch.where(left > 0, (STRIDE * left).clamp(min=least), STRIDE * left))
         left = gap(radius, origin, ray, t)
     return t, torch.where(in_t < 1e3, left.clamp(max=0), left)                      # who has been inside has met it
 

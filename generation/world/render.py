@@ -178,8 +178,8 @@ def _march(m: Anatomy, maps: Tensor, lens: camera.Camera, size: int) -> tuple[_P
     ray = lens.rays(*lens.grid(side))
     origin, ray_head = lens.to_head(lens.origin()), lens.to_head(ray)
     start = (camera.DISTANCE - 1.62) * torch.ones_like(ray[:, :1])
-    t, left = head.meet(maps[:, :1].contiguous(), origin, ray_head, start, steps=15, stride=0.62)
-    struck = (left < 0.06) | (things.ear_sphere(m, origin, ray_head) > 0)
+    t, left = head.meet(maps[:, :1].contiguous(), origin, ray_head, start, steps=17, least=0.06)
+    struck = (left < 0.09) | (things.ear_sphere(m, origin, ray_head) > 0)
     struck = struck | (things.neck(m, lens.origin(), ray, _neck_top(lens))[0] < things.FAR / 2)
     struck = struck | (things.shoulders(m, lens.origin(), ray)[0] < things.FAR / 2)
     if (m.hat > 1.5).any():
@@ -191,7 +191,7 @@ def _march(m: Anatomy, maps: Tensor, lens: camera.Camera, size: int) -> tuple[_P
     struck = F.max_pool2d(struck * 1.0, 3, stride=1, padding=1) > 0
     pixels = _Pixels(struck, size)
     nearest, farthest = -F.max_pool2d(-t, 3, stride=1, padding=1), F.max_pool2d(t, 3, stride=1, padding=1)
-    return pixels, pixels.pick(nearest) - 0.05, pixels.pick(farthest) - 0.05
+    return pixels, pixels.pick(nearest) - 0.08, pixels.pick(farthest) - 0.08
 
 
 def _neck_top(lens: camera.Camera) -> Tensor:
@@ -206,10 +206,10 @@ def _light(m: Anatomy, lens: camera.Camera, maps: Tensor, styles: Tensor, size: 
     place = lens.origin()
     origin, ray_head = lens.to_head(place), lens.to_head(ray)
     radius = maps[:, :1].contiguous()
-    t, left = head.close_in(radius, origin, ray_head, near.expand_as(ray[:, :1]), steps=4, stride=0.62)
+    t, left = head.meet(radius, origin, ray_head, near.expand_as(ray[:, :1]), steps=4, least=0.02)
     met = left < 0.012
     t = torch.where(met, t, torch.maximum(t, far))                                  # past a nose, on to the cheek behind it
-    t, left = head.close_in(radius, origin, ray_head, t, steps=3, stride=0.62)
+    t, left = head.meet(radius, origin, ray_head, t, steps=4, least=0.03)
     t = torch.where(met | (left < 0.012), t, torch.full_like(t, things.FAR))
     point = origin + t.clamp(max=12) * ray_head
     paint, normal_head = _head_paint(m, maps, point, styles)
@@ -263,7 +263,8 @@ def _hair_paint(m: Anatomy, paint: skin.Paint, lon: Tensor, lat: Tensor, fields:
     fine, locks = skin.strands(m, lon, lat)
     shadow = ramp(fields["cover"], -0.55, 0.1)
     paint.darken(shadow * 0.45, skin.colour(0.55, 0.45, 0.42, lat))
-    share = ramp(fields["cover"] + (0.10 * fine + 0.05 * locks) * ramp(lat / DEG, -20.0, 20.0), -0.02, 0.34)
+    cover = torch.where(lat < -40 * DEG, fields["above"], fields["cover"])          # the ends of long hair are hair
+    share = ramp(cover + (0.10 * fine + 0.05 * locks) * ramp(lat / DEG, -20.0, 20.0), -0.02, 0.34)
     tone = (1 + 0.20 * fine + 0.16 * locks).clamp(0.35, 1.8)
     paint.cover(share, skin.hair_colour(m) * tone)
     paint.gloss = torch.lerp(paint.gloss, 1 + 0 * share, share)

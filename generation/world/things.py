@@ -146,7 +146,8 @@ def glasses(m: Anatomy, origin: Tensor, ray: Tensor, eye: Tensor) -> tuple[Tenso
     """
     ex, ey, ez = (eye[:, i].reshape(-1, 1, 1, 1) for i in range(3))
     plane = ez + 0.13
-    t = (plane - origin[:, 2:3]) / ray[:, 2:3]
+    ahead = ray[:, 2:3] < -0.05                                                     # rays along the plane do not meet it
+    t = (plane - origin[:, 2:3]) / torch.where(ahead, ray[:, 2:3], torch.full_like(ray[:, 2:3], -1.0))
     x, y = (origin[:, i : i + 1] + t * ray[:, i : i + 1] for i in range(2))
     thick_style, dark_style = (m.glasses == 2) * 1.0, (m.glasses == 3) * 1.0
     width = 0.215 + 0.035 * thick_style + 0.05 * dark_style
@@ -160,7 +161,7 @@ def glasses(m: Anatomy, origin: Tensor, ray: Tensor, eye: Tensor) -> tuple[Tenso
     frame = edge_of(stroke - distance.abs())
     bridge = edge_of(stroke - (y - ey - 0.03).abs()) * (x.abs() < cx - width + 0.01)
     hinge = edge_of(stroke - (y - ey - 0.05).abs()) * ((x.abs() > cx + width * 0.9) & (x.abs() < m.skull_width + 0.04))
-    worn = (m.glasses > 0.5) * (ray[:, 2:3] < -0.05) * (t > 0)
+    worn = (m.glasses > 0.5) * ahead * (t > 0)
     lens = edge_of(-distance) * worn
     front = torch.maximum(torch.maximum(frame, bridge), hinge) * worn
     arm_t = torch.full_like(t, FAR)
