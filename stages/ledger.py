@@ -6,6 +6,7 @@ There is no clock in it: the same chunk gives the same bytes.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import Counter
@@ -121,10 +122,24 @@ def read_ledger(folder: str | Path) -> pa.Table:
     )
 
 
+def damaged_chunks(folder: str | Path, shards: str | Path) -> list[int]:
+    """Chunks whose part vouches for a tar that is not there or holds other bytes. Reads every tar once."""
+    return [chunk for chunk in sorted(finished_chunks(folder)) if not _whole(part_path(folder, chunk), Path(shards))]
+
+
 def counts_by_reason(table: pa.Table) -> dict[str, int]:
     """How many pictures have each reason, most first, ties by name; "" counts those that are kept."""
     counts = Counter(table["reason"].to_pylist())
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _whole(part: Path, shards: Path) -> bool:
+    said = read_part_metadata(part)
+    tar = shards / said["shard"]
+    if not tar.is_file():
+        return False
+    with tar.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == said["tar_sha256"]
 
 
 def kept_rows(table: pa.Table) -> pa.Table:

@@ -25,7 +25,7 @@ class Bundled:
     Args:
         space: The space of the embeddings, literally: it names the weights, by their sha256.
         threads: Threads of each network, at least 1.
-        batch_size: Pictures per batch, at least 1; every batch has this shape, whatever the size of the chunk.
+        batch_size: Crops per batch, at least 1; every batch has this shape, whatever the size of the chunk.
         min_probability: Smallest probability of a face that counts as found, in [0, 1].
         weights: Folder of `weights.json` and the ONNX files.
     Raises:
@@ -57,7 +57,7 @@ class Bundled:
         embedder = of_space(space, Path(weights))
         self.space, self.dimensions, self.min_probability = space, embedder.dimensions, min_probability
         self._batch_size = batch_size
-        self._detector = Detector(bundled("detector", Path(weights)).verify(), threads, batch_size)
+        self._detector = Detector(bundled("detector", Path(weights)).verify(), threads)
         self._recogniser = _recogniser(embedder, threads)
 
     def __call__(self, images: Images) -> Faces:

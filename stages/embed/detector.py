@@ -20,12 +20,11 @@ class Detector:
     Args:
         path: The ONNX file.
         threads: Threads of the network, at least 1.
-        batch_size: Pictures per batch, at least 1; every batch has this shape.
     Raises:
         ValueError: If the file's inputs or outputs are others.
     """
 
-    def __init__(self, path: Path, threads: int, batch_size: int) -> None:
+    def __init__(self, path: Path, threads: int) -> None:
         self._session = onnxruntime.InferenceSession(
             str(path), sess_options=session_options(threads), providers=["CPUExecutionProvider"]
         )
@@ -35,13 +34,14 @@ class Detector:
         self._input = self._session.get_inputs()[0].name
         if list(self._session.get_inputs()[0].shape[1:]) != [3, 112, 112]:
             raise ValueError(f"{path}: expected input (N, 3, 112, 112), got {self._session.get_inputs()[0].shape}")
-        self._batch_size = batch_size
 
     def __call__(
         self, pictures: UInt8[np.ndarray, "b 112 112 3"]
     ) -> tuple[Float32[np.ndarray, "b 5 2"], Float32[np.ndarray, " b"]]:
         """Landmarks as `stages.embed.align` orders and places them, and the probabilities of a face."""
-        landmarks, found = in_batches(self._run, pictures, self._batch_size)
+        # One at a time, a tenth slower: sums over a heatmap are cut into vectors by where it lies in memory, so the
+        # last bit of a landmark depends on the place in a batch.
+        landmarks, found = in_batches(self._run, pictures, 1)
         return landmarks, found
 
     def _run(self, batch: UInt8[np.ndarray, "b 112 112 3"]) -> list[np.ndarray]:

@@ -18,7 +18,7 @@ class Rendered:
         space: The world's space, literally; vectors are raw in it, not unit.
         size_px: Side of the pictures, 16 to 256.
         device: Of torch. Pictures of different devices are alike, not equal.
-        threads: Threads of torch in the process that draws, at least 1. They change the speed, not the pictures.
+        threads: Threads of torch while it draws, at least 1. They change the speed, not the pictures.
     Raises:
         ValueError: If an argument is out of range, or `space` is not the space of the world at hand.
     """
@@ -37,11 +37,12 @@ class Rendered:
             raise ValueError(f"threads: expected at least 1, got {threads}")
         if device != "cpu" and not torch.cuda.is_available():
             raise ValueError(f"device: expected 'cpu' where torch sees no CUDA device, got {device!r}")
-        self.space, self.size_px, self.device = space, size_px, device
-        torch.set_num_threads(threads)
+        self.space, self.size_px, self.device, self.threads = space, size_px, device, threads
 
     def __call__(self, chunk: Chunk) -> Images:
         vector_of = {person.id: person.vector for person in chunk.identities}
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
         rendering = render(
             np.stack([vector_of[row.identity_id] for row in chunk.variations]),
             attribute_table([row.attributes for row in chunk.variations]),
@@ -49,4 +50,5 @@ class Rendered:
             self.size_px,
             self.device,
         )
+        torch.set_num_threads(before)  # of the process, in which a recogniser may be trained next
         return Images(chunk, rendering.pixels)

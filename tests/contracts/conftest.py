@@ -29,6 +29,6 @@ def build(part, name, run, **arguments):
 @pytest.fixture
 def statistics(tmp_path):
     """Statistics of a population, which no clone ships."""
-    mean, covariance = fit(np.random.default_rng(0).standard_normal((400, 160)).astype(np.float32))
+    mean, covariance = fit(np.random.default_rng(0).standard_normal((400, 128)).astype(np.float32))
     np.savez(tmp_path / "statistics.npz", mean=mean, covariance=covariance)
     return tmp_path / "statistics.npz"

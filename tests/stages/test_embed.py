@@ -90,6 +90,16 @@ def test_a_detector_of_another_hash_is_refused(weights):
         Bundled(SPACE, weights=weights)
 
 
+def test_preflight_can_ask_for_the_weights_without_loading_them(weights):
+    Bundled.check_weights(SPACE, weights)
+    write_detector(weights / "detector.onnx")
+    with pytest.raises(ValueError, match=r"expected detector.onnx with sha256"):
+        Bundled.check_weights(SPACE, weights)
+    (weights / "embedder_a.onnx").unlink()
+    with pytest.raises(ValueError, match="found no such file"):
+        Bundled.check_weights(SPACE, weights)
+
+
 def test_an_unknown_space_is_refused_naming_those_there_are(weights):
     with pytest.raises(ValueError, match=r"one of \['tiny-1'\], got 'arcface-wf42m'"):
         Bundled("arcface-wf42m", weights=weights)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from generation.world import CONTROLS, SPACE, sample_people
 from stages.generate.rendered import Rendered
@@ -27,7 +28,9 @@ def test_a_picture_depends_only_on_its_row():
 
 def test_threads_change_nothing_but_the_speed():
     chunk = chunk_of(PEOPLE)
+    before = torch.get_num_threads()
     assert np.array_equal(Rendered(SPACE, 48, threads=1)(chunk).pixels, Rendered(SPACE, 48, threads=2)(chunk).pixels)
+    assert torch.get_num_threads() == before
 
 
 def test_rows_in_are_rows_out_as_rgb_of_the_size_asked_for():

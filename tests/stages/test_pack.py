@@ -12,7 +12,7 @@ import webdataset
 
 from recognition.shards import load_training_set
 from stages import pack
-from stages.ledger import finished_chunks, read_ledger, read_part_metadata
+from stages.ledger import damaged_chunks, finished_chunks, read_ledger, read_part_metadata
 from stages.pack import Pack, encode_jpeg
 from tests.stages.cast import person, photographs_of, verdicts_of
 
@@ -85,6 +85,17 @@ def test_the_ledger_part_vouches_for_the_tar(tmp_path):
     metadata = read_part_metadata(tmp_path / "ledger/000030.parquet")
     sha256 = hashlib.sha256((tmp_path / "shards/000030.tar").read_bytes()).hexdigest()
     assert metadata == {"shard": "000030.tar", "tar_sha256": sha256, "made_from": "fingerprint"}
+
+
+def test_a_shard_that_was_damaged_or_lost_later_is_named(tmp_path):
+    for chunk in (1, 2, 3):
+        packer(tmp_path)(verdicts(chunk))
+    assert damaged_chunks(tmp_path / "ledger", tmp_path / "shards") == []
+    (tmp_path / "shards/000001.tar").unlink()
+    with (tmp_path / "shards/000003.tar").open("r+b") as tar:
+        tar.seek(700)
+        tar.write(b"x")
+    assert damaged_chunks(tmp_path / "ledger", tmp_path / "shards") == [1, 3]
 
 
 def test_the_same_chunk_gives_the_same_bytes_at_any_time_and_place(tmp_path, monkeypatch):
