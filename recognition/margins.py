@@ -12,20 +12,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Gradient = Literal["exact", "straight_through"]
 IGNORED = -1  # the label of a row without a true class: no margin is applied to it
 
 # Keeps acos differentiable and theta + m below pi, where cos would rise again; the value of the AdaFace repository.
-_EXACT_EPS = 1e-3
+_EXACT_EPS = 1e-4
 
 
+@runtime_checkable
 class Margin(Protocol):
     """Cosines of b faces to c classes, and the true classes -> logits."""
 
@@ -44,7 +44,7 @@ class ArcFace:
     Args:
         margin_rad: The angle m, in [0, pi).
         scale: The factor s > 0. 64 for large sets and 512 dimensions; small ones train better with 32.
-        gradient: Whether the gradient sees the margin.
+        gradient: "exact" or "straight_through".
 
     Raises:
         ValueError: If an argument is out of range.
@@ -52,7 +52,7 @@ class ArcFace:
 
     margin_rad: float = 0.5
     scale: float = 64.0
-    gradient: Gradient = "straight_through"
+    gradient: str = "straight_through"
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin_rad < math.pi:

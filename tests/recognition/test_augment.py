@@ -37,7 +37,7 @@ def test_pixels_are_scaled_to_minus_one_and_one(crops):
 
 
 def test_strengths_of_zero_change_nothing(crops):
-    torch.testing.assert_close(NOTHING(crops, seeded()), normalised(crops), atol=1e-5, rtol=0)
+    torch.testing.assert_close(NOTHING(crops, seeded()), normalised(crops), atol=1e-4, rtol=0)
 
 
 def test_the_same_generator_gives_the_same_pictures(crops):
@@ -51,7 +51,7 @@ def test_every_picture_has_parameters_of_its_own(smooth):
 
 
 def test_a_sure_flip_mirrors(crops):
-    torch.testing.assert_close(only(flip=1.0)(crops, seeded()), normalised(crops).flip(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(only(flip=1.0)(crops, seeded()), normalised(crops).flip(3), atol=1e-4, rtol=0)
 
 
 def test_a_picture_is_shifted_by_as_many_pixels_as_were_drawn(smooth):
@@ -89,7 +89,6 @@ def test_low_resolution_and_blur_keep_a_flat_picture_and_smooth_a_noisy_one(crop
 
 
 def test_low_resolution_is_the_area_average_enlarged(crops):
-    """With the smallest size equal to 56, uniform draws in [56, 112): every picture must equal one of these sizes."""
     x = only(low_resolution=1.0, low_resolution_px=110)(crops, seeded())
     interpolate = torch.nn.functional.interpolate
     candidates = [
@@ -102,7 +101,7 @@ def test_low_resolution_is_the_area_average_enlarged(crops):
 
 def test_an_erased_rectangle_has_one_colour_and_at_most_its_area(smooth):
     x = only(erase=1.0, erase_area=0.25)(smooth, seeded())
-    changed = (x != normalised(smooth)).any(1)
+    changed = ((x - normalised(smooth)).abs() > 1e-3).any(1)
     share = changed.float().mean((1, 2))
     assert (share <= 0.25 + 0.03).all()
     assert share.max() > 0.1
