@@ -1,6 +1,7 @@
-"""A run told on one page, a dataset card beside it, and many runs in one table. Reads the files of a run, writes files of a run.
+"""A run told on one page, a dataset card beside it, and many runs in one table.
 
-What a run has not made is said where it would stand; nothing is left out in silence.
+Each reads files of a run and writes a file of a run. What a run has not made is said where it would stand; nothing is
+left out in silence.
 """
 
 from benchmarks.report.card import write_card

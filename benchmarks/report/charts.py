@@ -14,7 +14,7 @@ class Series:
     """Counts per bin, and the class that colours them."""
 
     label: str
-    counts: Sequence[float]
+    counts: Sequence[int]
     style: str
 
 
@@ -112,7 +112,7 @@ def _frame(
     floor, right = height - bottom, width - 6
     parts = []
     if peak is not None:
-        for tick in _ticks(0, peak, 3)[1:]:
+        for tick in _ticks(0.0, peak, 3)[1:]:
             y = floor - tick / peak * (floor - top)
             parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
             parts.append(f'<text class="count" x="{left - 5}" y="{y + 3.5:.1f}">{_label(tick)}</text>')

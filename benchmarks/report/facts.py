@@ -15,6 +15,10 @@ import pyarrow.parquet as pq
 
 from benchmarks.verify import paired_fold_gap
 
+SCORE_FIELDS = frozenset(
+    ["protocol", "pairs", "accuracy", "accuracy_std", "folds", "interval95", "tar", "far_target", "auc", "eer"]
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Missing:
@@ -51,7 +55,7 @@ class Yield:
     @property
     def made_from(self) -> list[str]:
         """Fingerprints of what the chunks were made from: one, unless runs were mixed."""
-        return sorted({said["made_from"] for said in self.parts.values() if "made_from" in said})
+        return sorted({said["made_from"] for said in self.parts.values()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,8 @@ class Speed:
     Attributes:
         stations: In belt order.
         workers: How many did a chunk.
-        images_per_s: Of all workers together, between the first and the last finished chunk; None with fewer than two chunks.
+        images_per_s: Of all workers together, between the first and the last finished chunk; None with fewer than two
+            chunks.
         repeated: Lines about a chunk that was done again later. retried: Chunks that needed more than one attempt.
         torn: Whether the last line was cut off.
     """
@@ -89,7 +94,7 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One protocol: the recogniser's entry of `scores.json`, the control's if there is one, and the gap between them in points."""
+    """One protocol: what recogniser and control score (entries of `scores.json`), and the gap in points."""
 
     name: str
     ours: dict[str, Any]
@@ -138,6 +143,9 @@ def read_yield(ledger: Path) -> Yield | Missing:
     kept = table["kept"].to_numpy()
     counts = Counter(reason for reason in table["reason"].to_pylist() if reason)
     metadata = [{k.decode(): v.decode() for k, v in (part.schema.metadata or {}).items()} for part in tables]
+    for path, said in zip(paths, metadata, strict=True):
+        if not {"shard", "tar_sha256", "made_from"} <= said.keys():
+            raise ValueError(f"{path}: expected a ledger part that names its shard and its origin, got {sorted(said)}")
     return Yield(
         judged=len(kept),
         kept=int(kept.sum()),
@@ -186,7 +194,7 @@ def read_speed(progress: Path) -> Speed | Missing:
     done = sorted(chunks.values(), key=lambda said: said["finished"])
     rows = sum(said["rows"] for said in done)
     names = list(dict.fromkeys(name for said in done for name in said["seconds"]))
-    seconds = {name: sum(said["seconds"].get(name, 0.0) for said in done) for name in names}
+    seconds = {name: float(sum(said["seconds"].get(name, 0) for said in done)) for name in names}
     total = sum(seconds.values())
     return Speed(
         rows=rows,
@@ -222,14 +230,18 @@ def read_scores(scores: Path) -> Scores | Missing:
     try:
         said = json.loads(scores.read_text(encoding="utf-8"))
         ours, control, witness = (said.get(part) for part in ("recogniser", "control", "witness"))
-        theirs = control["protocols"] if control else {}
-        rows = [_score(name, entry, theirs.get(name)) for name, entry in ours["protocols"].items()] if ours else []
-    except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as fault:
+        theirs = control["protocols"] if control is not None else {}
+        entries = ours["protocols"] if ours is not None else {}
+        rows = [_score(name, entry, theirs.get(name)) for name, entry in entries.items()]
+    except (ValueError, AttributeError, KeyError, TypeError) as fault:  # ValueError: not JSON, or other folds
         raise ValueError(f"{scores}: expected the scores of a run, got something else: {fault!r}") from fault
     return Scores(rows, ours, control, witness)
 
 
 def _score(name: str, ours: dict[str, Any], control: dict[str, Any] | None) -> Score:
+    for said in (ours, control or ours):
+        if not said.keys() >= SCORE_FIELDS:
+            raise KeyError(f"{name} lacks {', '.join(sorted(SCORE_FIELDS - said.keys()))}")
     if control is None:
         return Score(name, ours, None, None)
     gap, low, high = (100 * value for value in paired_fold_gap(np.array(ours["folds"]), np.array(control["folds"])))

@@ -41,7 +41,6 @@ class Picture:
 def write_report(
     out_html: str | os.PathLike[str],
     *,
-    name: str,
     ledger: str | os.PathLike[str],
     shards: str | os.PathLike[str],
     progress: str | os.PathLike[str],
@@ -50,15 +49,16 @@ def write_report(
     identities: str | os.PathLike[str],
     plan: str | os.PathLike[str],
     weights: str | os.PathLike[str] | None = None,
+    name: str | None = None,
 ) -> None:
     """Tells a run on one page. Whatever a run has not made yet is named as missing where it would stand.
 
     Args:
         out_html: The page; replaced at once when it is whole.
-        name: Of the run.
         ledger: Folder of ledger parts. shards: Folder of tars. progress: `progress.jsonl`. scores: `scores.json`.
         config: The run's config, shown as it is. identities, plan: Parquet tables.
         weights: `weights.json` of the bundled models, {name: {file, sha256, space, ...}}.
+        name: Of the run; the page's folder has it, if it is not given.
     Raises:
         ValueError: If a file is there and is not what it should be; names it.
         OSError: If a file cannot be read or written.
@@ -70,13 +70,14 @@ def write_report(
     page = environment(autoescape=True).get_template("page.html.jinja")
     sheet = _sheet(made, Path(shards))
     html = page.render(
-        name=name,
+        name=name or Path(out_html).resolve().parent.name,
         css=Markup((Path(__file__).parent / "page.css").read_text(encoding="utf-8")),
         verdict=facts.verdict(made, scored),
         made=made,
         planned=None if isinstance(table, Missing) else table.num_rows,
         people=people,
         procedural=not isinstance(people, Missing) and people.get("space", "").startswith("world"),
+        bundled=_bundled(people, scored),
         sheet=sheet,
         sheet_url=_data_url(sheet),
         speed=facts.read_speed(Path(progress)),
@@ -121,10 +122,21 @@ def environment(autoescape: bool) -> Environment:
     return templates
 
 
+def _bundled(people: dict[str, str] | Missing, scores: facts.Scores | Missing) -> bool:
+    """Whether judge and witness are networks of this project, which have seen nothing but renders."""
+    witness = None if isinstance(scores, Missing) else scores.witness
+    judge = "" if isinstance(people, Missing) else people.get("reference_space", "")
+    return judge.startswith("bundled-") and witness is not None and witness["space"].startswith("bundled-")
+
+
 def _sheet(made: facts.Yield | Missing, shards: Path) -> Sheet | Missing:
     if isinstance(made, Missing):
         return made
-    sheet = contact_sheet(made.table, {chunk: shards / said.get("shard", "") for chunk, said in made.parts.items()})
+    paths = {chunk: shards / said["shard"] for chunk, said in made.parts.items()}
+    gone = [path.name for path in paths.values() if not path.is_file()]
+    if gone:
+        return Missing(f"{len(gone)} of {len(paths)} shards are not there, {gone[0]} first")
+    sheet = contact_sheet(made.table, paths)
     return sheet or Missing("no photograph was kept")
 
 
@@ -137,18 +149,15 @@ def _score_chart(scores: facts.Scores | Missing) -> Markup | None:
         return None
     rows = []
     for row in scores.rows:
-        sides = [(row.ours, "accent")] + ([(row.control, "control")] if row.control else [])
-        rows.append(
-            (
-                row.name,
-                [
-                    charts.Range(100 * s["accuracy"], *(100 * end for end in s["interval95"]), style)
-                    for s, style in sides
-                ],
-            )
-        )
+        sides = [(row.ours, "accent"), *([(row.control, "control")] if row.control else [])]
+        rows.append((row.name, [_range(said, style) for said, style in sides]))
     lowest = min(r.low for _, ranges in rows for r in ranges)
-    return charts.intervals(rows, low=max(0.0, 5 * np.floor(lowest / 5)), high=100, unit="accuracy, %")
+    return charts.intervals(rows, low=max(0.0, 5 * np.floor(lowest / 5)), high=100.0, unit="accuracy, %")
+
+
+def _range(said: Mapping[str, Any], style: str) -> charts.Range:
+    low, high = said["interval95"]
+    return charts.Range(100 * said["accuracy"], 100 * low, 100 * high, style)
 
 
 def _judge_charts(made: facts.Yield | Missing) -> list[Picture]:
@@ -194,7 +203,7 @@ def _witness_chart(scores: facts.Scores | Missing) -> Markup | None:
     histogram = None if isinstance(scores, Missing) or not scores.witness else scores.witness.get("histogram")
     if not histogram:
         return None
-    counts = {kind: np.array(histogram[kind], float) for kind in ("genuine", "impostor")}
+    counts = {kind: np.array(histogram[kind], np.int64) for kind in ("genuine", "impostor")}
     edges = np.linspace(histogram["low"], histogram["high"], len(counts["genuine"]) + 1)
     seen = np.flatnonzero(counts["genuine"] + counts["impostor"])
     first, last = seen[0], seen[-1]
@@ -261,8 +270,8 @@ def _shard_sizes(made: facts.Yield | Missing, shards: Path) -> list[tuple[str, i
     """Name, bytes and sha256 of each shard; the hash is the ledger's."""
     if isinstance(made, Missing):
         return []
-    rows = ((said["shard"], said.get("tar_sha256", "")) for said in made.parts.values() if "shard" in said)
-    return [(name, (shards / name).stat().st_size, digest) for name, digest in rows]
+    rows = ((said["shard"], said["tar_sha256"]) for said in made.parts.values())
+    return [(name, (shards / name).stat().st_size, digest) for name, digest in rows if (shards / name).is_file()]
 
 
 def _versions() -> dict[str, str]:

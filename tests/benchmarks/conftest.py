@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import tarfile
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from recognition.shards import Sample, write_shard
+
 PEOPLE, PHOTOGRAPHS, CHUNKS = 6, 8, 2
 RULES = ("face_found", "own_identity", "nearest_other", "near_duplicate")
 
@@ -24,6 +25,12 @@ def blots(identity: int, row: int) -> np.ndarray:
     colour = np.random.default_rng(identity).integers(60, 200, 3)
     rough = np.clip(colour + np.random.default_rng([identity, row]).normal(0, 40, (4, 4, 3)), 0, 255).astype(np.uint8)
     return np.asarray(Image.fromarray(rough).resize((112, 112), Image.Resampling.BICUBIC))
+
+
+def jpeg_of(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
 
 
 def scores_of(mean: float, seed: int) -> dict[str, object]:
@@ -128,15 +135,10 @@ def build_run(
     for index in range(chunks):
         mine = np.flatnonzero(chunk == index)
         shard = root / "shards" / f"{index:06d}.tar"
-        with tarfile.open(shard, "w") as tar:
-            for row in mine[kept[mine]]:
-                picture = io.BytesIO()
-                Image.fromarray(paint(int(identity[row]), int(row))).save(picture, "JPEG", quality=95)
-                said = json.dumps({"identity_id": int(identity[row])}).encode()
-                for name, content in (("jpg", picture.getvalue()), ("cls", b"%d" % identity[row]), ("json", said)):
-                    member = tarfile.TarInfo(f"{key[row]}.{name}")
-                    member.size = len(content)
-                    tar.addfile(member, io.BytesIO(content))
+        digest = write_shard(
+            shard,
+            [Sample(key[r], jpeg_of(paint(int(identity[r]), int(r))), int(identity[r]), {}) for r in mine[kept[mine]]],
+        )
         table = pa.table(
             {
                 "key": [key[row] for row in mine],
@@ -149,7 +151,7 @@ def build_run(
                 "landmarks": pa.array([[0.0] * 10] * len(mine), pa.list_(pa.float32(), 10)),
                 **{rule: pa.array(measured[rule][mine], pa.float32()) for rule in RULES},
             }
-        ).replace_schema_metadata({"shard": shard.name, "tar_sha256": "ab12" * 16, "made_from": "c0ffee" * 10})
+        ).replace_schema_metadata({"shard": shard.name, "tar_sha256": digest, "made_from": "c0ffee" * 10})
         pq.write_table(table, root / "ledger" / f"{index:06d}.parquet")
         seconds = {"generate": 0.0091, "embed": 0.0042, "judge": 0.0003, "pack": 0.0008}
         lines.append(
