@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -18,14 +16,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from generation.weights import FOLDER
 from pipeline import preflight, steps
+from pipeline.meaning import PARTS_THAT_DECIDE, fingerprint, meaning, plain
 from pipeline.progress import say
 from pipeline.rundir import RunDir
 
 log = logging.getLogger(__name__)
-
-DECIDES = ("seed", "people", "images_per_identity", "chunk_people", "jpeg_quality", "enrol")
-PARTS_THAT_DECIDE = ("sampler", "planner", "generator", "embedder", "judge")
-ANYWHERE = "threads"  # an argument that may differ from machine to machine: it does not change what is made
 
 
 def run(cfg: DictConfig, anew: bool = False, only_check: bool = False) -> float | None:
@@ -43,9 +38,8 @@ def run(cfg: DictConfig, anew: bool = False, only_check: bool = False) -> float 
     run_dir = RunDir(where())
     with open_dict(cfg):
         cfg.run = str(run_dir.root)
-    made_from = fingerprint(meaning(cfg))
     try:
-        preflight.check(cfg, run_dir, made_from)
+        preflight.check(cfg, run_dir)
     except preflight.ConfigError:
         _leave_no_trace(run_dir)
         raise
@@ -55,12 +49,7 @@ def run(cfg: DictConfig, anew: bool = False, only_check: bool = False) -> float 
         return None
     _remember(cfg, run_dir)
     runner = builder(cfg.runner)()
-    order = steps.Order(
-        made_from=made_from,
-        people=cfg.people,
-        portraits=None if cfg.enrol is None else _portraits(cfg),
-        **_common(cfg),
-    )
+    order = _order(cfg)
     for step in [step for step in preflight.STEPS if step in cfg.steps]:  # belt order, whatever the order of the words
         _do(step, cfg, run_dir, order, runner, anew)
     return steps.mean_accuracy(run_dir)
@@ -82,9 +71,10 @@ def _do(step: str, cfg: DictConfig, run_dir: RunDir, order: steps.Order, runner:
     elif step == "control":
         control(cfg, run_dir, runner)
     elif step == "train":
-        steps.train(run_dir, builder(cfg.trainer), fingerprint(_plain(cfg.trainer)), anew)
+        steps.train(run_dir, builder(cfg.trainer), fingerprint(plain(cfg.trainer)), anew)
     elif step == "verify":
-        steps.verify(run_dir, builder(cfg.protocols), builder(cfg.witness), cfg.witness_images, runner, anew)
+        eyes = builder(cfg.witness), fingerprint(plain(cfg.witness)), cfg.witness_images
+        steps.verify(run_dir, builder(cfg.protocols), *eyes, runner, anew)
     else:
         generator: Any = get_class(cfg.generator["_target_"])
         steps.report(run_dir, cfg.name, generator.licence, _listing(cfg))
@@ -101,7 +91,7 @@ def control(cfg: DictConfig, run_dir: RunDir, runner: Any) -> None:
         cfg.enrol = None
         for name in ("sampler", "planner", "generator", "judge"):
             cfg[name] = cfg.control[name]
-    order = steps.Order(made_from=fingerprint(meaning(cfg)), people=size.people, portraits=None, **_common(cfg))
+    order = _order(cfg)
     steps.begin_control(run_dir.control, order)
     steps.sample(run_dir.control, order, runner)
     steps.plan(run_dir.control, order)
@@ -110,32 +100,23 @@ def control(cfg: DictConfig, run_dir: RunDir, runner: Any) -> None:
 
 def builder(part: DictConfig) -> Callable[[], Any]:
     """A lazy, picklable builder of a part: nothing is imported or loaded until it is called, in whatever process."""
-    return partial(instantiate, _plain(part), _convert_="all")
+    return partial(instantiate, plain(part), _convert_="all")
 
 
-def meaning(cfg: DictConfig) -> dict[str, Any]:
-    """What decides the bytes of a dataset: the config without runner, threads and places."""
-    cfg = cfg.copy()
-    with open_dict(cfg):
-        cfg.run = "<run>"
-    chosen = {name: cfg[name] for name in (*DECIDES, *PARTS_THAT_DECIDE)}
-    return {name: _without_machine(_plain(value)) for name, value in chosen.items()}
-
-
-def fingerprint(plain: Any) -> str:
-    """sha256 over canonical JSON."""
-    return hashlib.sha256(
-        json.dumps(_without_machine(plain), sort_keys=True, separators=(",", ":")).encode()
-    ).hexdigest()
-
-
-def _common(cfg: DictConfig) -> dict[str, Any]:
-    return {
-        "seed": cfg.seed,
-        "chunk_people": cfg.chunk_people,
-        "jpeg_quality": cfg.jpeg_quality,
+def _order(cfg: DictConfig) -> steps.Order:
+    space = str(preflight.space_of(plain(cfg.sampler)))
+    portraits = None if cfg.enrol is None else _portraits(cfg)
+    return steps.Order(
+        made_from=fingerprint(meaning(cfg)),
+        space=space,
+        reference_space=space if portraits is None else str(preflight.space_of(plain(cfg.embedder))),
+        portraits=portraits,
+        people=cfg.people,
+        seed=cfg.seed,
+        chunk_people=cfg.chunk_people,
+        jpeg_quality=cfg.jpeg_quality,
         **{name: builder(cfg[name]) for name in PARTS_THAT_DECIDE},
-    }
+    )
 
 
 def _listing(cfg: DictConfig) -> Path | None:
@@ -147,16 +128,6 @@ def _listing(cfg: DictConfig) -> Path | None:
 def _portraits(cfg: DictConfig) -> steps.Portraits:
     enrol = cfg.enrol
     return steps.Portraits(builder(enrol.planner), enrol.min_found, enrol.over_plan, enrol.max_cosine)
-
-
-def _plain(part: Any) -> Any:
-    return OmegaConf.to_container(part, resolve=True) if OmegaConf.is_config(part) else part
-
-
-def _without_machine(tree: Any) -> Any:
-    if isinstance(tree, dict):
-        return {key: _without_machine(value) for key, value in tree.items() if key != ANYWHERE}
-    return [_without_machine(item) for item in tree] if isinstance(tree, list) else tree
 
 
 def _remember(cfg: DictConfig, run_dir: RunDir) -> None:

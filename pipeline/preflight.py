@@ -19,10 +19,15 @@ import pyarrow.parquet as pq
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from pipeline.meaning import fingerprint, meaning, plain
 from pipeline.rundir import RunDir
 
 STEPS = ("sample", "plan", "make", "control", "train", "verify", "report")
-PARTS = ("sampler", "planner", "generator", "embedder", "judge", "runner", "trainer", "protocols")
+PARTS = ("sampler", "planner", "generator", "embedder", "judge", "runner", "trainer", "protocols", "witness")
+INNER_PARTS = ("enrol.planner", "control.sampler", "control.planner", "control.generator", "control.judge")
+CHEAP = ("planner", "enrol.planner", "control.planner", "sampler", "runner", "trainer", "protocols", "judge")
+PLANNERS = {"planner": "generator", "enrol.planner": "generator", "control.planner": "control.generator"}
+BELTS = (["generate", "embed", "enrol"], ["generate", "embed", "judge", "pack"], ["photograph"])
 NEEDED = {"faiss": 'pip install "facemint[cpu]"', "onnxruntime": 'pip install "facemint[cpu]"'}
 BYTES_PER_PICTURE = 16_000  # a 112x112 JPEG of quality 95 and its members' tar blocks take 10 to 14 kB
 BYTES_PER_PAIR = 20_000
@@ -37,32 +42,23 @@ class ConfigError(ValueError):
         self.problems = problems
 
 
-def check(cfg: DictConfig, run: RunDir, made_from: str) -> None:
+def check(cfg: DictConfig, run: RunDir) -> None:
     """Raises ConfigError unless the run can begin.
 
     Args:
         cfg: The composed config.
         run: Where it is to go.
-        made_from: Fingerprint of what the dataset is made from.
     """
     problems = [*_numbers(cfg), *_steps(cfg), *_installed()]
-    parts = {name: _container(cfg, name) for name in PARTS}
-    parts |= {
-        f"control.{name}": _container(cfg, f"control.{name}") for name in ("sampler", "planner", "generator", "judge")
-    }
-    parts |= {"witness": _container(cfg, "witness"), "enrol.planner": _container(cfg, "enrol.planner")}
+    parts = {name: plain(OmegaConf.select(cfg, name)) for name in (*PARTS, *INNER_PARTS)}
     unbound = {name: list(_targets(name, part)) for name, part in parts.items() if part is not None}
-    problems += [line for lines in unbound.values() for line in lines]
+    problems += [line for name, lines in unbound.items() if not _repeats(name, parts) for line in lines]
     fit = {name: part for name, part in parts.items() if part is not None and not unbound[name]}
-    problems += [*_values(fit), *_attributes(fit), *_spaces(fit), *_stations(fit), *_weights(fit)]
-    problems += [*_belongs(cfg, run, made_from), *_disk(cfg, run)]
+    built = dict(_built(fit, problems))
+    problems += [*_attributes(fit, built), *_spaces(fit), *_stations(built), *_weights(fit)]
+    problems += [*_belongs(cfg, run), *_disk(cfg, run)]
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
-
-
-def _container(cfg: DictConfig, name: str) -> Any:
-    part = OmegaConf.select(cfg, name)
-    return OmegaConf.to_container(part, resolve=True) if OmegaConf.is_config(part) else part
 
 
 def _numbers(cfg: DictConfig) -> Iterator[str]:
@@ -135,22 +131,21 @@ def _locate(target: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _values(parts: Mapping[str, Any]) -> Iterator[str]:
-    """Parts that are cheap to build are built: their constructors know their ranges."""
-    for name in ("planner", "enrol.planner", "control.planner", "sampler", "runner", "trainer", "protocols", "judge"):
-        if name in parts:
-            yield from _refusal(name, parts[name])
+def _repeats(name: str, parts: Mapping[str, Any]) -> bool:
+    """Whether a part of the control is the dataset's own, whose faults are told already."""
+    return name.startswith("control.") and parts[name] == parts.get(name.removeprefix("control."))
 
 
-def _refusal(name: str, part: Any) -> Iterator[str]:
-    try:
-        _build(part)
-    except Exception as error:  # noqa: BLE001  (Hydra wraps whatever a constructor raises; its words are what the user needs)
-        yield f"{name}: {_innermost(error)}"
-
-
-def _build(part: Any) -> Any:
-    return instantiate(part, _convert_="all")
+def _built(parts: Mapping[str, Any], problems: list[str]) -> Iterator[tuple[str, Any]]:
+    """Parts that are cheap to build, built, since their constructors know their ranges. Adds what they refuse."""
+    for name in CHEAP:
+        if name not in parts:
+            continue
+        try:
+            yield name, instantiate(parts[name], _convert_="all")
+        except Exception as error:  # noqa: BLE001  (whatever a constructor raises is what is wrong with its arguments)
+            if not _repeats(name, parts):
+                problems.append(f"{name}: {_innermost(error)}")
 
 
 def _innermost(error: BaseException) -> str:
@@ -159,18 +154,14 @@ def _innermost(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _attributes(parts: Mapping[str, Any]) -> Iterator[str]:
+def _attributes(parts: Mapping[str, Any], built: Mapping[str, Any]) -> Iterator[str]:
     """The plan names only attributes that the generator honours, in the generator's ranges."""
-    for planner, generator in (
-        ("planner", "generator"),
-        ("enrol.planner", "generator"),
-        ("control.planner", "control.generator"),
-    ):
-        if planner not in parts or generator not in parts or any(_refusal(planner, parts[planner])):
+    for planner, generator in PLANNERS.items():
+        if planner not in built or generator not in parts or (_repeats(planner, parts) and _repeats(generator, parts)):
             continue
-        maker, target = _build(parts[planner]), parts[generator]["_target_"]
+        target = parts[generator]["_target_"]
         honoured = _locate(target)
-        for name, (low, high) in maker.ranges.items():
+        for name, (low, high) in built[planner].ranges.items():
             if name not in honoured.controls:
                 known = ", ".join(honoured.controls)
                 yield f"{planner}: expected attributes that {target} honours ({known}), got {name}"
@@ -181,7 +172,7 @@ def _attributes(parts: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{planner}.attributes.{name}: expected values that {target} honours, {within}, got {given}"
 
 
-def _space(part: Mapping[str, Any]) -> str | None:
+def space_of(part: Mapping[str, Any]) -> str | None:
     """The space that a part's config names, or that its constructor defaults to."""
     if "space" in part:
         return part["space"]
@@ -193,25 +184,22 @@ def _spaces(parts: Mapping[str, Any]) -> Iterator[str]:
     """Same space or no run (law 5)."""
     for sampler, generator in (("sampler", "generator"), ("control.sampler", "control.generator")):
         if sampler in parts and generator in parts:
-            drawn, wanted = _space(parts[sampler]), _space(parts[generator])
+            drawn, wanted = space_of(parts[sampler]), space_of(parts[generator])
             if drawn != wanted:
                 yield f"{sampler}: expected people in the space of the {generator}, {wanted!r}, got {drawn!r}"
     if "enrol.planner" not in parts and "sampler" in parts and "embedder" in parts:
-        drawn, judged = _space(parts["sampler"]), _space(parts["embedder"])
+        drawn, judged = space_of(parts["sampler"]), space_of(parts["embedder"])
         if drawn != judged:
             yield f"enrol: expected portraits, as people drawn in {drawn!r} cannot be judged in {judged!r}, got none"
-    if "witness" in parts and "embedder" in parts and _space(parts["witness"]) == _space(parts["embedder"]):
-        yield f"witness: expected another space than the embedder's (law 7), got {_space(parts['witness'])!r} for both"
+    if "witness" in parts and "embedder" in parts and space_of(parts["witness"]) == space_of(parts["embedder"]):
+        yield f"witness: expected another space than the embedder's (law 7), got {space_of(parts['witness'])!r} twice"
 
 
-def _stations(parts: Mapping[str, Any]) -> Iterator[str]:
+def _stations(built: Mapping[str, Any]) -> Iterator[str]:
     """The runner has a place for every station of every step."""
-    if "runner" not in parts or any(_refusal("runner", parts["runner"])):
-        return
-    runner = _build(parts["runner"])
-    for belt in (["generate", "embed", "enrol"], ["generate", "embed", "judge", "pack"], ["photograph"]):
+    for belt in BELTS if "runner" in built else ():
         try:
-            runner.check(belt)
+            built["runner"].check(belt)
         except ValueError as error:
             yield f"runner: {error}"
 
@@ -230,8 +218,9 @@ def _weights(parts: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: {_innermost(error)}"
 
 
-def _belongs(cfg: DictConfig, run: RunDir, made_from: str) -> Iterator[str]:
+def _belongs(cfg: DictConfig, run: RunDir) -> Iterator[str]:
     """A run directory goes on with the plan that it was begun with."""
+    made_from = fingerprint(meaning(cfg))
     found = {path: _made_from(path) for path in (run.identities, run.plan, *sorted(run.ledger.glob("*.parquet"))[:1])}
     other = next((path for path, written in found.items() if written not in (None, made_from)), None)
     if other is None:
@@ -249,8 +238,6 @@ def _made_from(path: Path) -> str | None:
 
 
 def _changes(run: RunDir, cfg: DictConfig) -> list[str]:
-    from pipeline.factory import meaning
-
     before = OmegaConf.load(run.config) if run.config.is_file() else None
     if not isinstance(before, DictConfig):
         return []

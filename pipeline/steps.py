@@ -60,6 +60,8 @@ class Order:
 
     Attributes:
         made_from: Fingerprint of everything else here.
+        space: That people's vectors are in.
+        reference_space: That their references are in.
         seed: Of the run, 32 bits.
         people: How many are wanted.
         chunk_people: People per chunk, and so per shard.
@@ -68,6 +70,8 @@ class Order:
     """
 
     made_from: str
+    space: str
+    reference_space: str
     seed: int
     people: int
     chunk_people: int
@@ -106,7 +110,7 @@ def sample(run: RunDir, order: Order, runner: Runner) -> None:
                 f"expected {order.people} people no closer than enrol.max_cosine={order.portraits.max_cosine}, got "
                 f"{len(kept)} from {count} candidates; raise enrol.over_plan or enrol.max_cosine, or lower people"
             )
-    _write_identities(run, order, candidates, references, kept, retired=count - len(kept), space=sampler.space)
+    _write_identities(run, order, candidates, references, kept, retired=count - len(kept))
 
 
 def _enrol(
@@ -169,7 +173,6 @@ def _write_identities(
     references: Mapping[int, Float32[np.ndarray, " d"]],
     kept: Sequence[int],
     retired: int,
-    space: str,
 ) -> None:
     table = np.stack([references[candidate] for candidate in kept])
     nearest = _nearest_before(table)
@@ -182,8 +185,8 @@ def _write_identities(
     }
     about = {
         "made_from": order.made_from,
-        "space": space,
-        "reference_space": _space_of(order.embedder) if order.portraits else space,
+        "space": order.space,
+        "reference_space": order.reference_space,
         "candidates": str(len(candidates)),
         "retired": str(retired),
     }
@@ -196,11 +199,6 @@ def _nearest_before(references: Float32[np.ndarray, "n d"]) -> list[float | None
     for i in range(1, len(references)):
         nearest.append(float((references[:i] @ references[i]).max()))
     return nearest[: len(references)]
-
-
-def _space_of(part: Lazy) -> str:
-    """The space in a builder's config: the part itself would load a model to say it."""
-    return str(part.args[0].get("space", "")) if isinstance(part, partial) else ""
 
 
 def _unit(vector: Float32[np.ndarray, " c"]) -> Float32[np.ndarray, " c"]:
@@ -424,8 +422,18 @@ def evenly(labels: np.ndarray, limit: int | None) -> np.ndarray:
 # --- verify -----------------------------------------------------------------------------------------------------------
 
 
-def verify(run: RunDir, protocols: Lazy, witness: Lazy, witness_images: int, runner: Runner, anew: bool) -> None:
-    """Scores the recogniser, the control's, and the dataset as the witness sees it: scores.json."""
+def verify(
+    run: RunDir, protocols: Lazy, witness: Lazy, witness_made_from: str, witness_images: int, runner: Runner, anew: bool
+) -> None:
+    """Scores the recogniser, the control's, and the dataset as the witness sees it: scores.json.
+
+    Args:
+        protocols: Builds what writes the verification sets.
+        witness: Builds an embedder that had no part in making the dataset.
+        witness_made_from: Its fingerprint.
+        witness_images: How many pictures it looks at, at most.
+        anew: Whether to do it again where nothing changed.
+    """
     from benchmarks.protocols import load_protocols
 
     _expect(run.model / "model.json", "train")
@@ -435,7 +443,7 @@ def verify(run: RunDir, protocols: Lazy, witness: Lazy, witness_images: int, run
         _sha256(run.control.model / "model.json"),
         *(_sha256(path) for path in sorted(run.protocols.glob("*.bin"))),
         _ledger_digest(run),
-        json.dumps(witness.args[0], sort_keys=True) if isinstance(witness, partial) else "",
+        witness_made_from,
         str(witness_images),
     )
     if _json(run.scores).get("inputs") == inputs and not anew:

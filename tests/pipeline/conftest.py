@@ -50,6 +50,8 @@ def facemint(*words: str) -> Result:
 def order_for(run: RunDir, weights: Path, chunk_people: int = 2) -> steps.Order:
     return steps.Order(
         made_from="a test",
+        space="world-1",
+        reference_space="bundled-a-1",
         seed=7,
         people=PEOPLE,
         chunk_people=chunk_people,
