@@ -126,8 +126,8 @@ def _mouth(m: Anatomy) -> None:
     m.lip_up = (3.0 + 0.75 * t.upper_lip) * DEG * full * (1 - 0.12 * a.smile)
     m.lip_low = (3.9 + 0.85 * t.lower_lip) * DEG * full * (1 - 0.1 * a.smile)
     m.mouth_out = 0.055 + 0.018 * t.mouth_protrusion - 0.02 * m.old
-    m.corner = 0.5 * DEG + 2.9 * DEG * a.smile - 0.8 * DEG * m.old                              # how far the corners rise
-    m.gap = 9.5 * DEG * a.mouth_open                                                # between the lips
+    m.corner = 0.5 * DEG + 2.9 * DEG * a.smile - 0.8 * DEG * m.old  # how far the corners rise
+    m.gap = 9.5 * DEG * a.mouth_open  # between the lips
     m.cupid = 0.2 + 0.1 * t.cupid_bow
 
 
@@ -148,8 +148,8 @@ def _hair(m: Anatomy, day: Tensor) -> None:
     t = m.t
     cut, volume, shave = (day[:, i].reshape(-1, 1, 1, 1) for i in range(3))
     length = t.hair_length - 2.6 * (m.male - 0.5) + 0.25 * cut
-    m.long = torch.sigmoid(3 * (length - 0.25))                                     # 0 short, 1 to the shoulders
-    m.hang = -0.25 - 0.55 * torch.sigmoid(1.6 * (length - 0.9)) * 1.7               # how low long hair reaches (y)
+    m.long = torch.sigmoid(3 * (length - 0.25))  # 0 short, 1 to the shoulders
+    m.hang = -0.25 - 0.55 * torch.sigmoid(1.6 * (length - 0.9)) * 1.7  # how low long hair reaches (y)
     m.curl = torch.sigmoid(2.2 * (t.hair_curl - 0.5))
     m.thick = (0.12 + 0.045 * t.hair_volume + 0.02 * volume + 0.035 * length + 0.07 * m.curl).clamp(0.025, 0.36)
     bald = ramp(m.male * (t.balding + 1.2 * m.old * 2 - 0.6 - 1.5 * m.child), 0.3, 2.6) * m.adult

@@ -12,11 +12,11 @@ from torch import Tensor
 from generation.world.anatomy import DEG, columns
 from generation.world.attributes import CONTROLS
 
-DISTANCE = 8.0                                                                      # decimetres from the head's origin
-SCALE = 43.5 / 112                                                                  # pixels per decimetre at the eyes, of the picture's side
+DISTANCE = 8.0  # decimetres from the head's origin
+SCALE = 43.5 / 112  # pixels per decimetre at the eyes, of the picture's side
 EYE_DEPTH = 0.85
-LENS = 0.09                                                                         # share of the light that strays to each neighbour
-RAISE = 0.25                                                                        # the height that lands in the middle of the picture
+LENS = 0.09  # share of the light that strays to each neighbour
+RAISE = 0.25  # the height that lands in the middle of the picture
 
 
 def rotation(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
@@ -69,14 +69,14 @@ class Camera:
         y = self.centre[:, 1:] - s * (points[:, :, 1] - RAISE)
         return torch.stack([x, y], -1) - 0.5
 
-    def grid(self, side: int) -> tuple[Tensor, Tensor]:
-        """Columns and rows of the middles of side * side pixels, (b, 1, side, side)."""
-        line = torch.arange(side, device=self.centre.device, dtype=torch.float32) + 0.5
+    def grid(self, side: int, step: float) -> tuple[Tensor, Tensor]:
+        """Columns and rows of the middles of side * side squares of `step` pixels, (b, 1, side, side)."""
+        line = (torch.arange(side, device=self.centre.device, dtype=torch.float32) + 0.5) * step
         shape = (self.centre.shape[0], 1, side, side)
         return line.expand(shape), line[:, None].expand(shape)
 
     def rays(self, u: Tensor, v: Tensor) -> Tensor:
-        """Unit directions (b, 3, h, w), in camera coordinates, of the rays through columns u and rows v (b, 1, h, w) of the picture."""
+        """Unit directions (b, 3, h, w), camera coordinates, of the rays through columns u and rows v (b, 1, h, w)."""
         focal = self.focal[:, :, None, None]
         x = (u - self.centre[:, :1, None, None]) / focal
         y = (self.centre[:, 1:, None, None] - v) / focal
@@ -101,9 +101,9 @@ def develop(light: Tensor, attributes: Tensor) -> Tensor:
     a = columns(attributes, CONTROLS)
     balance = torch.exp(a.white_balance * torch.tensor([0.22, 0.03, -0.30], device=light.device).reshape(1, 3, 1, 1))
     x = light * balance * torch.exp2(a.exposure_ev)
-    x = x * (1 + x * 0.16) / (1 + x)                                                # extended Reinhard, white at 2.5
+    x = x * (1 + x * 0.16) / (1 + x)  # extended Reinhard, white at 2.5
     x = (x * 1.12).clamp(1e-5, 1).pow(1 / 2.2)
-    for axis in (2, 3):                                                             # the lens itself is not quite sharp
+    for axis in (2, 3):  # the lens itself is not quite sharp
         before, after = _neighbours(x, axis)
         x = x * (1 - 2 * LENS) + (before + after) * LENS
     return blur(x, a.blur_px * (light.shape[-1] / 112))
@@ -128,14 +128,20 @@ def blur(x: Tensor, sigma: Tensor) -> Tensor:
     for axis in (2, 3):
         n = x.shape[axis]
         index = torch.arange(n, device=x.device)
-        x = sum(w / total * x.index_select(axis, (index + o).clamp(0, n - 1)) for o, w in zip(offsets, weights, strict=True))  # type: ignore[assignment]
+        x = sum(
+            w / total * x.index_select(axis, (index + o).clamp(0, n - 1)) for o, w in zip(offsets, weights, strict=True)
+        )  # type: ignore[assignment]
     return x
 
 
 def expose(
-    picture: Float32[np.ndarray, "h w 3"], noise: float, quality: float, low_resolution_px: float, rng: np.random.Generator
+    picture: Float32[np.ndarray, "h w 3"],
+    noise: float,
+    quality: float,
+    low_resolution_px: float,
+    rng: np.random.Generator,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The sensor of one picture in [0, 1]: few pixels, noise, 8 bits, JPEG, and enlargement back to the size asked for."""
+    """The sensor of one picture in [0, 1]: few pixels, noise, 8 bits, JPEG, and enlargement back to the size."""
     size, small = picture.shape[0], round(low_resolution_px)
     if small < size:
         picture = cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA)
@@ -144,7 +150,7 @@ def expose(
     pixels = np.clip(picture * np.float32(255) + np.float32(0.5), 0, 255).astype(np.uint8)
     if round(quality) < 100:
         _, code = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, round(quality)])
-        pixels = np.ascontiguousarray(cv2.imdecode(code, cv2.IMREAD_COLOR)[..., ::-1])
+        pixels = np.ascontiguousarray(np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))[..., ::-1])
     if small < size:
         pixels = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_CUBIC)
     return pixels

@@ -32,13 +32,21 @@ def grow(m: Anatomy, skin: Tensor, lon: Tensor, lat: Tensor) -> tuple[Tensor, li
     side = lon.abs()
     line = hairline(m, lon)
     steep = (torch.roll(line, -1, 3) - torch.roll(line, 1, 3)) / _spacing(lon)
-    above = (lat - line) / (9 * DEG) / (1 + (steep / lat.cos().clamp(min=0.3)) ** 2).sqrt()   # about the distance to the line
+    above = (
+        (lat - line) / (9 * DEG) / (1 + (steep / lat.cos().clamp(min=0.3)) ** 2).sqrt()
+    )  # about the distance to the line
     cover = torch.minimum(above - 4 * crown(m, lon, lat), (lat + 72 * DEG) / (9 * DEG))
     lift = ramp(cover, 0.0, 1.7)
-    apart = ramp(lat / DEG, 84.0, 68.0)                                             # meridians meet at the top: nothing may vary there
+    apart = ramp(lat / DEG, 84.0, 68.0)  # meridians meet at the top: nothing may vary there
     groove = 1 - 0.35 * torch.exp(-(((lon - m.parting) / (6 * DEG)) ** 2)) * ramp(lat / DEG, 40.0, 55.0) * apart
     thick = m.thick * (0.6 + 0.4 * ramp(lat / DEG, 0.0, 60.0)) * groove
-    waves = 1 + (0.05 + 0.22 * m.curl) * torch.sin(lon * 13 + 2.2 * m.t.hair_parting) * torch.sin(lat * 12 + m.t.hair_curl) * apart
+    waves = (
+        1
+        + (0.05 + 0.22 * m.curl)
+        * torch.sin(lon * 13 + 2.2 * m.t.hair_parting)
+        * torch.sin(lat * 12 + m.t.hair_curl)
+        * apart
+    )
     outer = skin + lift * thick * waves
     hanging = torch.minimum(0.84 / lat.cos().clamp(min=0.2), m.hang / torch.sin(lat).clamp(max=-0.05))
     hanging = torch.where(lat < 0, hanging, torch.full_like(hanging, 0.84)) + 0.6 * m.thick * waves
@@ -65,6 +73,5 @@ def _beard(m: Anatomy, side: Tensor, lat: Tensor) -> Tensor:
     """Density of the beard's roots, (b, 1, H, W) in [0, 1]: chin, jaw, cheeks, upper lip."""
     chin = ramp(side / DEG, 30.0, 14.0)
     jaw = torch.maximum(chin, m.whiskers * ramp(side / DEG, 92.0, 80.0))
-    top = (-17 * DEG - 12 * DEG * ramp(side / DEG, 34.0, 12.0) + 22 * DEG * ramp(side / DEG, 44.0, 78.0))
-    low = jaw * ramp((top - lat) / DEG, -2.0, 6.0) * ramp(lat / DEG, -80.0, -66.0)
-    return low
+    top = -17 * DEG - 12 * DEG * ramp(side / DEG, 34.0, 12.0) + 22 * DEG * ramp(side / DEG, 44.0, 78.0)
+    return jaw * ramp((top - lat) / DEG, -2.0, 6.0) * ramp(lat / DEG, -80.0, -66.0)

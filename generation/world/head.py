@@ -13,7 +13,7 @@ from torch import Tensor
 from generation.world import hair
 from generation.world.anatomy import DEG, Anatomy, ramp
 
-WIDTH, HEIGHT = 192, 112                                                            # 1.2 and 1.0 degrees in front
+WIDTH, HEIGHT = 192, 112  # 1.2 and 1.0 degrees in front
 
 
 @lru_cache(maxsize=4)
@@ -32,7 +32,7 @@ def grid(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def node(x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the grid is to be read for the points (b, 1, h, w): places (b, h, w, 2) in [-1, 1], and distance from the origin."""
+    """Where to read the grid for points (b, 1, h, w): places (b, h, w, 2) in [-1, 1]; and their distance."""
     ax, ground = x.abs(), (x * x + z * z).sqrt()
     q = ax / (ax + z.abs() + 1e-9)
     q = torch.copysign(torch.where(z < 0, 2 - q, q), x)
@@ -47,7 +47,7 @@ def read(maps: Tensor, places: Tensor) -> Tensor:
 
 def ellipsoid(towards: Tensor, centre: tuple, radii: tuple) -> Tensor:
     """Distance from the origin (inside) to the ellipsoid's surface, for each direction."""
-    a = b = c = 0.0
+    a, b, c = (torch.zeros_like(towards[:, :1]) for _ in range(3))
     for i in range(3):
         d, s = towards[:, i : i + 1], 1 / radii[i]
         k = centre[i] * s
@@ -62,28 +62,39 @@ def soft_max(a: Tensor, b: Tensor, width: float) -> Tensor:
 
 
 def hill(squared: Tensor) -> Tensor:
-    """A smooth hill of height 1 over the squared distance from its middle: (1 - d^2 / 8)^8, close to exp(-d^2), 0 beyond sqrt(8)."""
+    """A hill of height 1 over the squared distance from its middle: (1 - d^2 / 8)^8, about exp(-d^2)."""
     k = (1 - squared * 0.125).clamp(min=0)
     k = k * k
     k = k * k
     return k * k
 
 
-def bump(lon: Tensor, lat: Tensor, at_lon: Tensor | float, at_lat: Tensor | float, s_lon: Tensor | float, s_lat: Tensor | float) -> Tensor:
+def bump(
+    lon: Tensor,
+    lat: Tensor,
+    at_lon: Tensor | float,
+    at_lat: Tensor | float,
+    s_lon: Tensor | float,
+    s_lat: Tensor | float,
+) -> Tensor:
     """A hill over directions; centre and widths in radians."""
     x, y = (lon - at_lon) * (1 / s_lon), (lat - at_lat) * (1 / s_lat)
     return hill(x * x + y * y)
 
 
-STRIDE = 0.62                                                                       # the steepest slopes are met within the minimum step
-FRONT = slice(WIDTH // 4, 3 * WIDTH // 4)                                           # longitudes within +-90 degrees
+STRIDE = 0.62  # the steepest slopes are met within the minimum step
+FRONT = slice(WIDTH // 4, 3 * WIDTH // 4)  # longitudes within +-90 degrees
 
 
 def bare(m: Anatomy, lon: Tensor, lat: Tensor, towards: Tensor) -> Tensor:
     """Radius of the head without hair, (b, 1, H, W)."""
-    skull = ellipsoid(towards, (0.0, 0.40 + m.skull_height - 0.98, -0.10), (m.skull_width, m.skull_height, m.skull_depth))
+    skull = ellipsoid(
+        towards, (0.0, 0.40 + m.skull_height - 0.98, -0.10), (m.skull_width, m.skull_height, m.skull_depth)
+    )
     face = ellipsoid(
-        towards, (0.0, -0.25 - 0.5 * m.jaw_drop, 0.30), (m.face_width, m.face_low + 0.5 * m.jaw_drop, 0.63 - 0.03 * m.child)
+        towards,
+        (0.0, -0.25 - 0.5 * m.jaw_drop, 0.30),
+        (m.face_width, m.face_low + 0.5 * m.jaw_drop, 0.63 - 0.03 * m.child),
     )
     r = soft_max(skull, face, 0.28)
     side = lon.abs()
@@ -115,7 +126,9 @@ def _mouth(m: Anatomy, r: Tensor, side: Tensor, lat: Tensor) -> Tensor:
     r = r + m.mouth_out * bump(side, lat, 0.0, m.mouth_lat, 17 * DEG, 11 * DEG)
     r = r + 0.030 * bump(side, lat, 0.0, up + 0.5 * m.lip_up, 12 * DEG, 2.4 * DEG)
     r = r + 0.036 * bump(side, lat, 0.0, low - 0.5 * m.lip_low, 10.5 * DEG, 2.9 * DEG)
-    r = r - (0.018 + 0.05 * m.a.mouth_open) * bump(side, lat, 0.0, m.mouth_lat - 0.2 * m.gap, m.mouth_half, 1.6 * DEG + 0.45 * m.gap)
+    r = r - (0.018 + 0.05 * m.a.mouth_open) * bump(
+        side, lat, 0.0, m.mouth_lat - 0.2 * m.gap, m.mouth_half, 1.6 * DEG + 0.45 * m.gap
+    )
     r = r - 0.022 * bump(side, lat, m.mouth_half + 1.5 * DEG, m.mouth_lat + m.corner, 4 * DEG, 4 * DEG)
     r = r - 0.042 * bump(side, lat, 0.0, low - m.lip_low - 4.5 * DEG, 13 * DEG, 3.6 * DEG)
     return r + m.chin_out * bump(side, lat, 0.0, m.chin_lat, m.chin_width, 9.5 * DEG)
@@ -123,9 +136,9 @@ def _mouth(m: Anatomy, r: Tensor, side: Tensor, lat: Tensor) -> Tensor:
 
 def _nose(m: Anatomy, r: Tensor, lon: Tensor, lat: Tensor) -> Tensor:
     root = m.eye_lat + 3 * DEG
-    down = ((root - lat) / (root - m.nose_lat)).clamp(0, 1)                         # 0 at the root, 1 at the tip
+    down = ((root - lat) / (root - m.nose_lat)).clamp(0, 1)  # 0 at the root, 1 at the tip
     bent = lon - m.nose_bend * down
-    under = ramp((lat - m.nose_lat) / DEG, -7.0, 0.5)                               # the underside falls back to the lip
+    under = ramp((lat - m.nose_lat) / DEG, -7.0, 0.5)  # the underside falls back to the lip
     height = m.nose_bridge * ramp(down, 0.0, 0.3) + (m.nose_out - m.nose_bridge) * down**1.7
     height = (height + m.nose_hook * 4 * down * (1 - down)) * under
     above = hill(((lat - root).clamp(min=0) / (6 * DEG)) ** 2)
@@ -142,7 +155,13 @@ def _normals(r: Tensor, towards: Tensor) -> Tensor:
     du = torch.roll(p, -1, 3) - torch.roll(p, 1, 3)
     padded = F.pad(p, (0, 0, 1, 1), mode="replicate")
     dv = padded[:, :, 2:] - padded[:, :, :-2]
-    n = torch.cat([du[:, i : i + 1] * dv[:, j : j + 1] - du[:, j : j + 1] * dv[:, i : i + 1] for i, j in ((1, 2), (2, 0), (0, 1))], 1)
+    n = torch.cat(
+        [
+            du[:, i : i + 1] * dv[:, j : j + 1] - du[:, j : j + 1] * dv[:, i : i + 1]
+            for i, j in ((1, 2), (2, 0), (0, 1))
+        ],
+        1,
+    )
     return n / (n * n).sum(1, keepdim=True).clamp(min=1e-20).sqrt()
 
 
@@ -172,8 +191,8 @@ CHANNELS = ("radius", "nx", "ny", "nz", "sky", *hair.FIELDS)
 
 
 def meet(radius: Tensor, origin: Tensor, ray: Tensor, start: Tensor, steps: int, least: float) -> tuple[Tensor, Tensor]:
-    """Walks rays (b, 3, h, w) towards the surface: by a share of the radial distance left, at least by `least`, until they
-    have been on both sides of it; from then on between the two (regula falsi).
+    """Walks rays (b, 3, h, w) towards the surface: by a share of the radial distance left, at least by `least`, until
+    they have been on both sides of it; from then on between the two (regula falsi).
 
     Returns:
         Path length along each ray, and the radial distance still left there (0 or less for rays that have been inside);
@@ -191,7 +210,7 @@ def meet(radius: Tensor, origin: Tensor, ray: Tensor, start: Tensor, steps: int,
         both = (in_t < 1e3) & (out_t > 0) & (out_t < in_t)
         t = torch.where(both, between, t + torch.where(left > 0, (STRIDE * left).clamp(min=least), STRIDE * left))
         left = gap(radius, origin, ray, t)
-    return t, torch.where(in_t < 1e3, left.clamp(max=0), left)                      # who has been inside has met it
+    return t, torch.where(in_t < 1e3, left.clamp(max=0), left)  # who has been inside has met it
 
 
 def gap(radius: Tensor, origin: Tensor, ray: Tensor, t: Tensor) -> Tensor:

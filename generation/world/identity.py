@@ -1,7 +1,7 @@
 """Who a person of the world is: independent, standard-normal traits, each with a name.
 
-A person is a vector of `IDENTITY_DIM` raw (not unit-norm) coordinates. Any vector is somebody; values are held to within
-+-3 standard deviations, beyond which nobody in the world goes.
+A person is a vector of `IDENTITY_DIM` raw (not unit-norm) coordinates. Any vector is somebody; values are held to
+within +-3 standard deviations, beyond which nobody in the world goes.
 """
 
 import numpy as np

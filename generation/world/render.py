@@ -1,4 +1,8 @@
-"""From rows to pictures. A row's picture depends on that row alone: rows are drawn in groups of one fixed size, on one thread each."""
+"""From rows to pictures. A row's picture depends on that row alone.
+
+Rows are drawn in groups of one fixed size, each group on one thread, and every row's values start at a multiple of 64
+in memory: so no vector loop is ever split differently, at any batch size, order or number of threads.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
-from generation.world import camera, hair, head, skin, things
-from generation.world.anatomy import DEG, Anatomy, columns, measure, ramp
+from generation.world import camera, head, skin, things
+from generation.world.anatomy import DEG, Anatomy, measure, ramp
 from generation.world.attributes import CONTROLS, check_table
 from generation.world.identity import IDENTITY_DIM
 
-GROUP = 8                                                                           # rows drawn together, always
-RAYS = ((1 / 4, 3 / 4), (3 / 4, 1 / 4))                                            # of each pixel: no two in one column or row
+GROUP = 8  # rows drawn together, always
+RAYS = ((1 / 4, 3 / 4), (3 / 4, 1 / 4))  # of each pixel: no two in one column or row
 DAY = 3
 PARTS = ("background", "skin", "hair", "eyes", "nose", "mouth", "glasses", "hat", "clothes")
 
@@ -28,11 +32,11 @@ class Rendering:
 
     Attributes:
         pixels: RGB.
-        landmarks: x, y in pixels, the middle of the top left pixel at (0, 0): image-left eye, image-right eye, tip of the nose,
-            image-left and image-right corner of the mouth.
+        landmarks: x, y in pixels, the middle of the top left pixel at (0, 0): image-left eye, image-right eye, tip of
+            the nose, image-left and image-right corner of the mouth.
         visible: Whether the head itself leaves the landmark in sight.
-        masks: Number of the part in `PARTS` that fills most of each pixel; beards and brows are skin. None unless asked for.
-        normals: Unit, camera coordinates (x right, y up, z to the camera); zero on the background. None unless asked for.
+        masks: Number of the part in `PARTS` that fills most of each pixel; beards and brows are skin. Or None.
+        normals: Unit, camera coordinates (x right, y up, z to the camera); zero on the background. None unless asked.
     """
 
     pixels: UInt8[np.ndarray, "b h w 3"]
@@ -55,12 +59,14 @@ def render(
     Args:
         people: One person per row, from `sample_people`.
         attributes: One row each, from `attribute_table`.
-        seeds: Non-negative; fix what differs between two photographs alike: framing, haircut and shave of the day, noise.
+        seeds: Non-negative; fix what differs between two photographs alike: framing, haircut and shave of the day,
+            noise.
         size_px: Side of the pictures, 16 to 256.
         device: Of torch. Pictures of different devices are alike, not equal.
         truth: Whether masks and normals are wanted.
     Raises:
-        ValueError: If a shape does not fit, a value is not finite or out of range, a seed is negative, or the size is refused.
+        ValueError: If a shape does not fit, a value is not finite or out of range, a seed is negative, or the size is
+            refused.
     """
     _check(people, attributes, seeds, size_px)
     groups = [np.arange(i, i + GROUP).clip(max=len(people) - 1) for i in range(0, len(people), GROUP)]
@@ -102,12 +108,16 @@ def _on_single_threads(draw, groups: list[np.ndarray]) -> list[list[np.ndarray]]
 
 
 @torch.no_grad()
-def _draw(people: np.ndarray, attributes: np.ndarray, seeds: np.ndarray, size: int, device: torch.device, truth: bool) -> list[np.ndarray]:
+def _draw(
+    people: np.ndarray, attributes: np.ndarray, seeds: np.ndarray, size: int, device: torch.device, truth: bool
+) -> list[np.ndarray]:
     """One group -> the fields of `Rendering`."""
     rngs = [np.random.default_rng(int(seed)) for seed in seeds]
     luck = torch.tensor(np.stack([rng.standard_normal(DAY + 3) for rng in rngs]).astype(np.float32), device=device)
     column = CONTROLS.index("background")
-    styles = torch.tensor(np.stack([things.style(x) for x in attributes[:, column]]).astype(np.float32), device=device)
+    styles = torch.tensor(
+        np.stack([things.style(float(x)) for x in attributes[:, column]]).astype(np.float32), device=device
+    )
     table = torch.tensor(attributes, device=device)
     m = measure(torch.tensor(people, device=device), table, luck[:, :DAY])
     lens = camera.Camera(table, luck[:, DAY:], size)
@@ -122,7 +132,12 @@ def _draw(people: np.ndarray, attributes: np.ndarray, seeds: np.ndarray, size: i
 
 def _expose(pictures: np.ndarray, attributes: np.ndarray, rngs: list[np.random.Generator]) -> np.ndarray:
     keys = [CONTROLS.index(k) for k in ("noise", "jpeg_quality", "low_resolution_px")]
-    return np.stack([camera.expose(p, *(float(row[k]) for k in keys), rng) for p, row, rng in zip(pictures, attributes, rngs, strict=True)])
+    return np.stack(
+        [
+            camera.expose(p, float(row[keys[0]]), float(row[keys[1]]), float(row[keys[2]]), rng)
+            for p, row, rng in zip(pictures, attributes, rngs, strict=True)
+        ]
+    )
 
 
 def _truth(part: Tensor, normal: Tensor, pick: _Pixels) -> list[np.ndarray]:
@@ -149,7 +164,7 @@ class _Pixels:
         self.shape, self.size = struck.shape[2:], size
         lists = [row.reshape(-1).nonzero()[:, 0] for row in struck]
         length = -(-max(len(x) for x in lists) // 64) * 64 or 64
-        spare = struck.shape[2] * struck.shape[3] - 1                               # the last pixel fills the lists up
+        spare = struck.shape[2] * struck.shape[3] - 1  # the last pixel fills the lists up
         self.index = torch.stack([F.pad(x, (0, length - len(x)), value=spare) for x in lists])
 
     def places(self) -> tuple[Tensor, Tensor]:
@@ -166,20 +181,29 @@ class _Pixels:
         return flat.gather(2, self.index[:, None].expand(-1, x.shape[1], -1))[:, :, None]
 
     def put(self, x: Tensor, elsewhere: Tensor) -> Tensor:
-        """Lists (b, c, 1, n) -> images (b, c, size, size), with `elsewhere` (b, c, h or 1, w or 1) at all other pixels."""
+        """Lists (b, c, 1, n) -> images (b, c, size, size), with `elsewhere` (b, c, h or 1, w or 1) at other pixels."""
         image = elsewhere.expand(-1, -1, *self.shape).reshape(*x.shape[:2], -1).clone()
         image.scatter_(2, self.index[:, None].expand(-1, x.shape[1], -1), x[:, :, 0])
         return image.reshape(*x.shape[:2], *self.shape)[:, :, : self.size, : self.size].contiguous()
 
 
 def _march(m: Anatomy, maps: Tensor, lens: camera.Camera, size: int) -> tuple[_Pixels, Tensor, Tensor]:
-    """One ray a pixel: which pixels may be struck, and the nearest and farthest paths to the head about each of these (b, 1, 1, n)."""
-    side = -(-size // 8) * 8                                                        # whole vector registers per row
-    ray = lens.rays(*lens.grid(side))
-    origin, ray_head = lens.to_head(lens.origin()), lens.to_head(ray)
-    start = (camera.DISTANCE - 1.62) * torch.ones_like(ray[:, :1])
-    t, left = head.meet(maps[:, :1].contiguous(), origin, ray_head, start, steps=17, least=0.06)
-    struck = (left < 0.09) | (things.ear_sphere(m, origin, ray_head) > 0)
+    """Few rays first, then one a pixel.
+
+    Returns:
+        Which pixels may be struck, and the nearest and farthest paths to the head about each, (b, 1, 1, n).
+    """
+    side = -(-size // 16) * 16  # whole vector registers per row
+    radius, origin = maps[:, :1].contiguous(), lens.to_head(lens.origin())
+    ray_head = lens.to_head(lens.rays(*lens.grid(side // 2, 2.0)))
+    start = (camera.DISTANCE - 1.62) * torch.ones_like(ray_head[:, :1])
+    t, _ = head.meet(radius, origin, ray_head, start, steps=13, least=0.06)
+    start = F.interpolate(-F.max_pool2d(-t, 3, stride=1, padding=1), scale_factor=2, mode="nearest") - 0.08
+    ray = lens.rays(*lens.grid(side, 1.0))
+    ray_head = lens.to_head(ray)
+    t, left = head.meet(radius, origin, ray_head, start, steps=8, least=0.06)
+    met = left < 0.09
+    struck = met | (things.ear_sphere(m, origin, ray_head) > 0)
     struck = struck | (things.neck(m, lens.origin(), ray, _neck_top(lens))[0] < things.FAR / 2)
     struck = struck | (things.shoulders(m, lens.origin(), ray)[0] < things.FAR / 2)
     if (m.hat > 1.5).any():
@@ -188,10 +212,11 @@ def _march(m: Anatomy, maps: Tensor, lens: camera.Camera, size: int) -> tuple[_P
         near = _surface(maps, _aims(m)[:, 1:2])[:, 0]
         _, arm, front, glass = things.glasses(m, origin, ray_head, near)
         struck = struck | (front + glass > 0) | (arm < things.FAR / 2)
-    struck = F.max_pool2d(struck * 1.0, 3, stride=1, padding=1) > 0
-    pixels = _Pixels(struck, size)
-    nearest, farthest = -F.max_pool2d(-t, 3, stride=1, padding=1), F.max_pool2d(t, 3, stride=1, padding=1)
-    return pixels, pixels.pick(nearest) - 0.08, pixels.pick(farthest) - 0.08
+    struck, nearest, farthest = (
+        F.max_pool2d(x, 3, stride=1, padding=1) for x in (struck * 1.0, -t, torch.where(met, t, 0.0))
+    )
+    pixels = _Pixels(struck > 0, size)
+    return pixels, pixels.pick(-nearest) - 0.08, pixels.pick(farthest) - 0.08
 
 
 def _neck_top(lens: camera.Camera) -> Tensor:
@@ -199,8 +224,15 @@ def _neck_top(lens: camera.Camera) -> Tensor:
     return lens.to_camera(top.expand(lens.centre.shape[0], 1, 3))[:, 0]
 
 
-def _light(m: Anatomy, lens: camera.Camera, maps: Tensor, styles: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, _Pixels]:
-    """Linear light (b, 3, size, size); then part (b, 1, r, n) and normal (b, 3, r, n) in camera coordinates of the r rays of n pixels."""
+def _light(
+    m: Anatomy, lens: camera.Camera, maps: Tensor, styles: Tensor, size: int
+) -> tuple[Tensor, Tensor, Tensor, _Pixels]:
+    """Draws one group.
+
+    Returns:
+        Linear light (b, 3, size, size); part (b, 1, r, n) and normal (b, 3, r, n), camera coordinates, of the r rays of
+        each of n pixels; and which pixels these are.
+    """
     pixels, near, far = _march(m, maps, lens, size)
     ray = lens.rays(*pixels.places())
     place = lens.origin()
@@ -208,7 +240,7 @@ def _light(m: Anatomy, lens: camera.Camera, maps: Tensor, styles: Tensor, size: 
     radius = maps[:, :1].contiguous()
     t, left = head.meet(radius, origin, ray_head, near.expand_as(ray[:, :1]), steps=4, least=0.02)
     met = left < 0.012
-    t = torch.where(met, t, torch.maximum(t, far))                                  # past a nose, on to the cheek behind it
+    t = torch.where(met, t, torch.maximum(t, far))  # past a nose, on to the cheek behind it
     t, left = head.meet(radius, origin, ray_head, t, steps=4, least=0.03)
     t = torch.where(met | (left < 0.012), t, torch.full_like(t, things.FAR))
     point = origin + t.clamp(max=12) * ray_head
@@ -263,7 +295,7 @@ def _hair_paint(m: Anatomy, paint: skin.Paint, lon: Tensor, lat: Tensor, fields:
     fine, locks = skin.strands(m, lon, lat)
     shadow = ramp(fields["cover"], -0.55, 0.1)
     paint.darken(shadow * 0.45, skin.colour(0.55, 0.45, 0.42, lat))
-    cover = torch.where(lat < -40 * DEG, fields["above"], fields["cover"])          # the ends of long hair are hair
+    cover = torch.where(lat < -40 * DEG, fields["above"], fields["cover"])  # the ends of long hair are hair
     share = ramp(cover + (0.10 * fine + 0.05 * locks) * ramp(lat / DEG, -20.0, 20.0), -0.02, 0.34)
     tone = (1 + 0.20 * fine + 0.16 * locks).clamp(0.35, 1.8)
     paint.cover(share, skin.hair_colour(m) * tone)
@@ -272,7 +304,9 @@ def _hair_paint(m: Anatomy, paint: skin.Paint, lon: Tensor, lat: Tensor, fields:
     paint.name(share > 0.5, 2)
 
 
-def _hat_paint(m: Anatomy, paint: skin.Paint, lon: Tensor, lat: Tensor, fields: dict[str, Tensor], styles: Tensor) -> None:
+def _hat_paint(
+    m: Anatomy, paint: skin.Paint, lon: Tensor, lat: Tensor, fields: dict[str, Tensor], styles: Tensor
+) -> None:
     worn = ramp(fields["hat"], -0.4, 0.4)
     knit = (m.hat < 1.5) * (0.12 * torch.sin(lon * 70) * ramp(fields["hat"], 13.0, 12.0) + 0.08 * torch.sin(lat * 90))
     band = (m.hat > 2.5) * 0.6 * ramp(fields["hat"], 8.0, 7.0)
@@ -308,8 +342,8 @@ def _brim(m: Anatomy, lens: camera.Camera, scene: _Scene, origin: Tensor, ray: T
 
 
 def _shadow(m: Anatomy, maps: Tensor, point: Tensor, light: Tensor) -> Tensor:
-    """Share of the main light that the head lets through to points (b, 3, h, w), both in head coordinates: soft-edged."""
-    point = point[:, :, :1].contiguous()                               # one ray a pixel will do
+    """Share of the main light that the head lets through to points (b, 3, h, w), head coordinates: soft-edged."""
+    point = point[:, :, :1].contiguous()  # one ray a pixel will do
     radius = maps[:, :1].contiguous()
     free = torch.ones_like(point[:, :1])
     for s in (0.11, 0.18, 0.28, 0.42, 0.62, 0.9):
@@ -330,7 +364,9 @@ def _shine(m: Anatomy, lens: camera.Camera, maps: Tensor, scene: _Scene, ray: Te
     free = _shadow(m, maps, point + 0.02 * lens.to_head(n), lens.to_head(towards))
     flesh = ((p.part == 1) | (p.part == 4) | (p.part == 5)) * 1.0
     wrap = 0.10 + flesh * skin.colour(0.24, 0.06, 0.03, n)
-    lit = ((facing + wrap) / (1 + wrap)).clamp(min=0) * (flesh * skin.colour(0.10, 0.02, 0.0, n) + (1 - flesh * skin.colour(0.10, 0.02, 0.0, n)) * free)
+    lit = ((facing + wrap) / (1 + wrap)).clamp(min=0) * (
+        flesh * skin.colour(0.10, 0.02, 0.0, n) + (1 - flesh * skin.colour(0.10, 0.02, 0.0, n)) * free
+    )
     half = towards - ray
     half = half / (half * half).sum(1, keepdim=True).sqrt()
     gleam = (n * half).sum(1, keepdim=True).clamp(min=0)
@@ -360,29 +396,37 @@ def _spectacles(
 
 def _aims(m: Anatomy) -> Tensor:
     """Longitude and latitude of the five landmarks, (b, 5, 2)."""
-    eye_lon, eye_lat, tip, half, mouth = (x.reshape(-1) for x in (m.eye_lon, m.eye_lat, m.nose_lat, m.mouth_half, m.mouth_lat + m.corner))
+    eye_lon, eye_lat, tip, half, mouth = (
+        x.reshape(-1) for x in (m.eye_lon, m.eye_lat, m.nose_lat, m.mouth_half, m.mouth_lat + m.corner)
+    )
     bend = m.nose_bend.reshape(-1)
     return torch.stack(
-        [torch.stack(pair, -1) for pair in ((-eye_lon, eye_lat), (eye_lon, eye_lat), (bend, tip), (-half, mouth), (half, mouth))], 1
+        [
+            torch.stack(pair, -1)
+            for pair in ((-eye_lon, eye_lat), (eye_lon, eye_lat), (bend, tip), (-half, mouth), (half, mouth))
+        ],
+        1,
     )
 
 
 def _surface(maps: Tensor, aims: Tensor) -> Tensor:
     """Points of the head's surface (b, p, 3) in head coordinates, at longitudes and latitudes (b, p, 2)."""
-    lon, lat = aims[:, None, :, 0:1].transpose(2, 3), aims[:, None, :, 1:2].transpose(2, 3)   # (b, 1, 1, p)
+    lon, lat = aims[:, None, :, 0:1].transpose(2, 3), aims[:, None, :, 1:2].transpose(2, 3)  # (b, 1, 1, p)
     towards = [lat.cos() * lon.sin(), lat.sin(), lat.cos() * lon.cos()]
     places, _ = head.node(*towards)
     return (head.read(maps[:, :1].contiguous(), places) * torch.cat(towards, 1))[:, :, 0].transpose(1, 2)
 
 
 def _landmarks(m: Anatomy, lens: camera.Camera, maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels (b, 5, 2) and visibility (b, 5): a landmark is hidden where the head rises above the line to the camera."""
+    """Pixels (b, 5, 2) and visibility (b, 5): hidden is a landmark whose line to the camera meets the head."""
     points = _surface(maps, _aims(m))
     origin = lens.to_head(lens.origin()).reshape(-1, 1, 3)
     away = origin - points
-    ray = (away / (away * away).sum(-1, keepdim=True).sqrt()).transpose(1, 2)[:, :, None]     # (b, 3, 1, 5)
+    ray = (away / (away * away).sum(-1, keepdim=True).sqrt()).transpose(1, 2)[:, :, None]  # (b, 3, 1, 5)
     start = points.transpose(1, 2)[:, :, None]
     radius = maps[:, :1].contiguous()
-    left = [head.gap(radius, start, ray, s * torch.ones_like(start[:, :1])) for s in torch.linspace(0.03, 1.2, 40).tolist()]
+    left = [
+        head.gap(radius, start, ray, s * torch.ones_like(start[:, :1])) for s in torch.linspace(0.03, 1.2, 40).tolist()
+    ]
     visible = torch.stack(left).amin(0)[:, 0, 0] > -0.006
     return lens.project(lens.to_camera(points)), visible

@@ -1,8 +1,8 @@
 """Distributions of photographs, and the five verification protocols of the world: who meets whom, photographed how.
 
 Each protocol has the design of a set of the field: `wild` of LFW (Huang et al., 2007), `frontal_profile` of CFP-FP
-(Sengupta et al., 2016), `cross_age` of CALFW (Zheng et al., 2017) and AgeDB-30 (Moschoglou et al., 2017), `cross_pose` of
-CPLFW (Zheng and Deng, 2018), `low_quality` of TinyFace (Cheng et al., 2018).
+(Sengupta et al., 2016), `cross_age` of CALFW (Zheng et al., 2017) and AgeDB-30 (Moschoglou et al., 2017), `cross_pose`
+of CPLFW (Zheng and Deng, 2018), `low_quality` of TinyFace (Cheng et al., 2018).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from generation.world.identity import TRAITS, sample_people
 Photograph = dict[str, float]
 Couple = tuple[Photograph, Photograph]
 
-PEOPLE_PER_PAIR = 0.75                                                              # people drawn per pair of a fold
-CANDIDATES = 6                                                                      # strangers looked at for an impostor
+PEOPLE_PER_PAIR = 0.75  # people drawn per pair of a fold
+CANDIDATES = 6  # strangers looked at for an impostor
 _MELANIN = list(TRAITS).index("melanin")
 
 
@@ -46,14 +46,18 @@ class PairPlan:
 
 
 def wild_attributes(
-    n: int, rng: np.random.Generator, base_age: Float32[np.ndarray, " n"] | None = None
+    n: int, rng: np.random.Generator, base_age: Float32[np.ndarray, " b"] | None = None
 ) -> list[Photograph]:
     """n photographs as people take them of each other.
 
     Args:
         base_age: Age in years around which each photograph is taken, +-8 years; drawn from 16 to 65 if not given.
+    Raises:
+        ValueError: If there are not n base ages.
     """
     base = rng.uniform(16, 65, n) if base_age is None else np.asarray(base_age, np.float64)
+    if base.shape != (n,):
+        raise ValueError(f"expected {n} base ages, got shape {base.shape}")
     draw: dict[str, np.ndarray] = {
         "yaw_deg": rng.normal(0, 25, n),
         "pitch_deg": rng.normal(0, 10, n),
@@ -142,8 +146,8 @@ PROTOCOLS: dict[str, Callable[[np.random.Generator], Couple]] = {
 def protocol_pairs(name: str, pairs: int, folds: int, rng: np.random.Generator) -> PairPlan:
     """Draws the people and photographs of a protocol: half of each fold genuine pairs, then half impostors.
 
-    No person is in two folds. An impostor is the nearest in skin tone of a few strangers of the fold, as CALFW and CPLFW pair
-    people of like appearance, so that colour alone does not tell.
+    No person is in two folds. An impostor is the nearest in skin tone of a few strangers of the fold, as CALFW and
+    CPLFW pair people of like appearance, so that colour alone does not tell.
 
     Raises:
         ValueError: If the protocol is unknown, or `pairs` is not a positive multiple of 2 * `folds`.
@@ -157,7 +161,9 @@ def protocol_pairs(name: str, pairs: int, folds: int, rng: np.random.Generator) 
     people = sample_people(crowd * folds, rng)
     same = np.tile(np.arange(per_fold) < per_fold // 2, folds)
     fold = np.repeat(np.arange(folds), per_fold)
-    person = np.array([_couple(people, f * crowd, crowd, s, rng) for f, s in zip(fold, same, strict=True)], np.int64)
+    person = np.array(
+        [_couple(people, int(f) * crowd, crowd, bool(s), rng) for f, s in zip(fold, same, strict=True)], np.int64
+    )
     attributes = [_within(photograph) for _ in range(pairs) for photograph in PROTOCOLS[name](rng)]
     seeds = rng.integers(0, 2**62, 2 * pairs, dtype=np.int64)
     return PairPlan(people, person.reshape(-1), attributes, seeds, same, fold.astype(np.int64))

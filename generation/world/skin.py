@@ -1,4 +1,4 @@
-"""What is painted on the head: skin with its marks and lines, brows, eyes, lips, beard. All in directions, so sharp at any size.
+"""What is painted on the head: skin with its marks and lines, brows, eyes, lips, beard. Sharp at any size.
 
 Colours are linear RGB reflectances (b, 3, h, w); shares and masks (b, 1, h, w) in [0, 1].
 """
@@ -22,7 +22,9 @@ def grain(device: torch.device) -> Tensor:
     rng = np.random.default_rng(20240229)
     x, y = np.meshgrid(np.arange(GRAIN_PX), np.arange(GRAIN_PX))
     spots = np.zeros((GRAIN_PX, GRAIN_PX))
-    for px, py, size, ink in zip(*rng.uniform(0, GRAIN_PX, (2, 300)), rng.uniform(2.2, 4.6, 300), rng.uniform(0.4, 1, 300), strict=True):
+    for px, py, size, ink in zip(
+        *rng.uniform(0, GRAIN_PX, (2, 300)), rng.uniform(2.2, 4.6, 300), rng.uniform(0.4, 1, 300), strict=True
+    ):
         dx, dy = (np.abs(a - b) for a, b in ((x, px), (y, py)))
         dx, dy = np.minimum(dx, GRAIN_PX - dx), np.minimum(dy, GRAIN_PX - dy)
         spots = np.maximum(spots, ink * np.exp(-(((dx**2 + dy**2) / size**2) ** 2)))
@@ -66,7 +68,9 @@ def complexion(m: Anatomy) -> Tensor:
 def hair_colour(m: Anatomy) -> Tensor:
     """Reflectance of hair (b, 3, 1, 1): eumelanin darkens, pheomelanin reddens, age takes both."""
     dark, red = m.hair_dark, m.hair_red
-    ink = colour(0.55, 0.40, 0.24, dark) * torch.exp(-dark * colour(3.3, 3.5, 3.5, dark) - red * (1 - 0.6 * dark) * colour(0.15, 0.95, 1.6, dark))
+    ink = colour(0.55, 0.40, 0.24, dark) * torch.exp(
+        -dark * colour(3.3, 3.5, 3.5, dark) - red * (1 - 0.6 * dark) * colour(0.15, 0.95, 1.6, dark)
+    )
     grey = colour(0.56, 0.56, 0.57, dark)
     return torch.lerp(ink, grey, m.grey * 0.95)
 
@@ -93,7 +97,9 @@ class Paint:
 def paint(m: Anatomy, lon: Tensor, lat: Tensor, fields: dict[str, Tensor]) -> Paint:
     """Paints the head without its hair and hat."""
     side = lon.abs()
-    marks = sprinkle(grain(lon.device), lon * 0.85 + 0.31 * m.t.freckle_place_x, lat * 0.85 + 0.31 * m.t.freckle_place_y)
+    marks = sprinkle(
+        grain(lon.device), lon * 0.85 + 0.31 * m.t.freckle_place_x, lat * 0.85 + 0.31 * m.t.freckle_place_y
+    )
     p = Paint(complexion(m).expand(-1, -1, *lon.shape[2:]), torch.full_like(lon, 0.30), torch.ones_like(lon))
     _tone(m, p, side, lat, marks)
     _moles(m, p, lon, lat)
@@ -135,7 +141,11 @@ def _lines(m: Anatomy, p: Paint, side: Tensor, lat: Tensor) -> None:
         return (1 - (distance / (width * DEG)) ** 2).clamp(min=0) ** 2
 
     wave = torch.sin((lat + 0.03 * torch.sin(side * 5 + m.t.brow_arch)) * (2 * math.pi / (5.2 * DEG)))
-    brow = ramp(side / DEG, 36.0, 16.0) * ramp((lat - m.brow_lat) / DEG, 3.0, 8.0) * ramp((m.hairline - lat) / DEG, 0.0, 6.0)
+    brow = (
+        ramp(side / DEG, 36.0, 16.0)
+        * ramp((lat - m.brow_lat) / DEG, 3.0, 8.0)
+        * ramp((m.hairline - lat) / DEG, 0.0, 6.0)
+    )
     lines = ramp(wave, 0.45, 1.0) * brow * (0.75 * w + 0.35 * m.a.brow_raise.clamp(min=0) * m.adult)
     frown = groove(side - 4.2 * DEG, 1.3) * groove(lat - m.brow_lat - 0.5 * DEG, 7.0)
     lines = lines + frown * (0.65 * w + 0.6 * m.a.brow_raise.clamp(max=0).abs())
@@ -172,7 +182,9 @@ def _lips(m: Anatomy, p: Paint, side: Tensor, lat: Tensor) -> None:
     top = 0.3 * opened + m.lip_up * arch**0.8 * bow
     low = -0.7 * opened - m.lip_low * arch**0.65
     inside = edge(torch.minimum(top - at, at - low), 0.014) * (t < 1)
-    red = complexion(m) * colour(0.86, 0.43, 0.46, lat) ** (0.75 + 0.2 * m.t.lip_colour + 0.25 * (0.5 - m.male) - 0.2 * m.old)
+    red = complexion(m) * colour(0.86, 0.43, 0.46, lat) ** (
+        0.75 + 0.2 * m.t.lip_colour + 0.25 * (0.5 - m.male) - 0.2 * m.old
+    )
     shade = 1 - 0.16 * ramp(at / m.lip_up, 0.0, 0.6)
     p.cover(inside * 0.9, red * shade)
     p.gloss = torch.lerp(p.gloss, torch.full_like(p.gloss, 0.6), inside)
@@ -201,7 +213,7 @@ def _eye(m: Anatomy, p: Paint, lon: Tensor, side: Tensor, lat: Tensor) -> None:
     within = (t.abs() < 1) * 1.0
     open_ = edge(torch.minimum(lid - y, y - lower), 0.012) * within
     shut = edge(torch.minimum(upper - y, y - lower), 0.03) * within
-    p.darken(shut * 0.25, colour(0.75, 0.62, 0.60, lat))                            # the lid when it is down
+    p.darken(shut * 0.25, colour(0.75, 0.62, 0.60, lat))  # the lid when it is down
     crease = (1 - ((y - lid.clamp(min=-0.02) - m.crease * (1 - 0.45 * t * t)) / (0.75 * DEG)) ** 2).clamp(min=0)
     p.darken(crease * ramp(t.abs(), 1.2, 0.9) * (0.62 - 0.3 * m.a.eye_closure), colour(0.45, 0.33, 0.31, lat))
     white = colour(0.68, 0.655, 0.64, lat) * (1 - 0.55 * ramp((lid - y) / m.lid_up, 0.55, 0.0)) * (1 - 0.25 * t * t)
@@ -210,7 +222,13 @@ def _eye(m: Anatomy, p: Paint, lon: Tensor, side: Tensor, lat: Tensor) -> None:
     gx, gy = x * right - m.gaze_x, y - 0.25 * DEG - m.gaze_y
     d = (gx * gx + gy * gy).sqrt() / m.iris
     ring = edge((1 - d) * m.iris, 0.012) * open_
-    p.cover(ring, iris_colour(m) * (0.62 + 0.5 * ramp(d, 1.0, 0.35)) * (1 - 0.35 * ramp(gy / m.iris, 0.0, 1.0)) * (1 - 0.7 * ramp(d, 0.72, 1.0)))
+    p.cover(
+        ring,
+        iris_colour(m)
+        * (0.62 + 0.5 * ramp(d, 1.0, 0.35))
+        * (1 - 0.35 * ramp(gy / m.iris, 0.0, 1.0))
+        * (1 - 0.7 * ramp(d, 0.72, 1.0)),
+    )
     p.cover(edge((0.42 - d) * m.iris, 0.012) * open_, colour(0.012, 0.010, 0.010, lat))
     hx, hy = gx / m.iris + 0.36, gy / m.iris - 0.38
     p.cover(edge((0.24 - (hx * hx + hy * hy).sqrt()) * m.iris, 0.012) * open_, colour(1.5, 1.5, 1.5, lat))
@@ -231,7 +249,7 @@ def iris_colour(m: Anatomy) -> Tensor:
 
 
 def _brow(m: Anatomy, p: Paint, side: Tensor, lat: Tensor, strands: Tensor) -> None:
-    x = (side - m.eye_lon) / m.brow_long                                            # -1 inner, 1 outer end
+    x = (side - m.eye_lon) / m.brow_long  # -1 inner, 1 outer end
     middle = m.brow_lat + m.brow_arch * (0.25 - (x - 0.25) ** 2) + m.brow_tilt * (side - m.eye_lon)
     middle = middle + 2.2 * DEG * m.a.brow_raise.clamp(max=0) * ramp(x, 0.2, -1.0)  # a frown pulls the inner ends down
     thick = m.brow_thick * (1 - 0.6 * ramp(x, 0.1, 1.0)) * ramp(x.abs(), 1.02, 0.85)
@@ -241,7 +259,7 @@ def _brow(m: Anatomy, p: Paint, side: Tensor, lat: Tensor, strands: Tensor) -> N
 
 
 def strands(m: Anatomy, lon: Tensor, lat: Tensor) -> tuple[Tensor, Tensor]:
-    """Two textures of the hair, standard normal: fine strands and locks; they run from the crown down, waved by the curl."""
+    """Two textures of the hair, standard normal: fine strands and locks, from the crown down, waved by the curl."""
     sway = m.curl * 0.035 * torch.sin(lat * 26 + 3 * torch.sin(lon * 4)) + 0.02 * torch.sin(lat * 7 + m.t.hair_curl)
     part = lon - m.parting * ramp(lat / DEG, 20.0, 60.0)
     fine = sprinkle(grain(lon.device), (part + sway) * 2.0, lat * (0.16 + 0.6 * m.curl))[:, 2:3]

@@ -1,4 +1,4 @@
-"""What stands around the star-shaped head: ears, neck, shoulders, brims, glasses, and the wall behind. Analytic, met by rays."""
+"""What stands around the star-shaped head, analytic: ears, neck, shoulders, brims, glasses, and the wall behind."""
 
 import math
 
@@ -10,7 +10,7 @@ from generation.world import skin
 from generation.world.anatomy import DEG, Anatomy, ramp
 
 FAR = 99.0
-STYLE = 20                                                                          # random numbers per background
+STYLE = 20  # random numbers per background
 
 
 def style(number: float | np.floating) -> np.ndarray:
@@ -18,13 +18,15 @@ def style(number: float | np.floating) -> np.ndarray:
     return np.random.default_rng([round(number), 77]).random(STYLE)
 
 
-def hit_ellipsoid(origin: Tensor, ray: Tensor, centre: list, axes: list, radii: tuple) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+def hit_ellipsoid(
+    origin: Tensor, ray: Tensor, centre: list, axes: list, radii: tuple
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     """Nearest meeting of rays with an ellipsoid.
 
     Args:
         axes: Three unit vectors, each three numbers or (b, 1, 1, 1).
     Returns:
-        Path length (FAR where missed), normal (b, 3, h, w), how much of it is struck [0, 1], and the point on the unit sphere.
+        Path length or FAR, normal (b, 3, h, w), discriminant (positive where met), and point of the unit sphere.
     """
     o, d = [], []
     for axis, radius in zip(axes, radii, strict=True):
@@ -63,7 +65,7 @@ def ear_sphere(m: Anatomy, origin: Tensor, ray: Tensor) -> Tensor:
 
 
 def ear(m: Anatomy, origin: Tensor, ray: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The ear that each ray may strike, in head coordinates: path length, normal, reflectance. Drawn as if on the +x side."""
+    """The ear that each ray may strike, drawn as if on the +x side: path length, normal, reflectance."""
     side, centre = ear_side(origin, ray), ear_centre(m)
     mirror = torch.cat([side, torch.ones_like(side), torch.ones_like(side)], 1)
     turn, lean = m.ear_out, 12 * DEG
@@ -73,7 +75,7 @@ def ear(m: Anatomy, origin: Tensor, ray: Tensor) -> tuple[Tensor, Tensor, Tensor
     up = [zero + 0.09, zero + math.cos(lean), zero - math.sin(lean)]
     dot = sum(p * q for p, q in zip(out, up, strict=True))
     up = [u - dot * o for u, o in zip(up, out, strict=True)]
-    norm = sum(u * u for u in up).sqrt()  # type: ignore[union-attr]
+    norm = sum(u * u for u in up).sqrt()
     up = [u / norm for u in up]
     back = [out[1] * up[2] - out[2] * up[1], out[2] * up[0] - out[0] * up[2], out[0] * up[1] - out[1] * up[0]]
     radii = (zero + 0.062, m.ear, m.ear * 0.6)
@@ -89,7 +91,7 @@ def ear(m: Anatomy, origin: Tensor, ray: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 
 def neck(m: Anatomy, origin: Tensor, ray: Tensor, top: Tensor) -> tuple[Tensor, Tensor]:
-    """The neck in camera coordinates, a cylinder from the head (top, (b, 3)) to the shoulders: path length and normal."""
+    """The neck, camera coordinates, a cylinder from the head (top, (b, 3)) to the shoulders: path length and normal."""
     foot = (0.0, -1.75, -0.42)
     axis = [top[:, i].reshape(-1, 1, 1, 1) - foot[i] for i in range(3)]
     long = sum(k * k for k in axis).sqrt()  # type: ignore[union-attr]
@@ -126,7 +128,7 @@ def brim(m: Anatomy, origin: Tensor, ray: Tensor) -> tuple[Tensor, Tensor]:
     zero, one = torch.zeros_like(wide), torch.ones_like(wide)
     axes = [[one, zero, zero], [zero, tilt.cos(), tilt.sin()], [zero, -tilt.sin(), tilt.cos()]]
     centre = [zero, 0.66 - 0.04 * wide, 0.80 - 0.80 * wide]
-    t, n, _, local = hit_ellipsoid(origin, ray, centre, axes, (0.66 + 0.58 * wide, 0.045 * one, 0.62 + 0.72 * wide))
+    t, n, _, _ = hit_ellipsoid(origin, ray, centre, axes, (0.66 + 0.58 * wide, 0.045 * one, 0.62 + 0.72 * wide))
     return torch.where(m.hat > 1.5, t, torch.full_like(t, FAR)), n
 
 
@@ -146,7 +148,7 @@ def glasses(m: Anatomy, origin: Tensor, ray: Tensor, eye: Tensor) -> tuple[Tenso
     """
     ex, ey, ez = (eye[:, i].reshape(-1, 1, 1, 1) for i in range(3))
     plane = ez + 0.13
-    ahead = ray[:, 2:3] < -0.05                                                     # rays along the plane do not meet it
+    ahead = ray[:, 2:3] < -0.05  # rays along the plane do not meet it
     t = (plane - origin[:, 2:3]) / torch.where(ahead, ray[:, 2:3], torch.full_like(ray[:, 2:3], -1.0))
     x, y = (origin[:, i : i + 1] + t * ray[:, i : i + 1] for i in range(2))
     thick_style, dark_style = (m.glasses == 2) * 1.0, (m.glasses == 3) * 1.0
@@ -166,7 +168,9 @@ def glasses(m: Anatomy, origin: Tensor, ray: Tensor, eye: Tensor) -> tuple[Tenso
     front = torch.maximum(torch.maximum(frame, bridge), hinge) * worn
     arm_t = torch.full_like(t, FAR)
     for side in (-1, 1):
-        ta = ((m.skull_width + 0.035) * side - origin[:, 0:1]) / torch.where(ray[:, 0:1].abs() < 1e-4, torch.full_like(t, 1e-4), ray[:, 0:1])
+        ta = ((m.skull_width + 0.035) * side - origin[:, 0:1]) / torch.where(
+            ray[:, 0:1].abs() < 1e-4, torch.full_like(t, 1e-4), ray[:, 0:1]
+        )
         ya, za = (origin[:, i : i + 1] + ta * ray[:, i : i + 1] for i in (1, 2))
         on = ((ya - ey - 0.05).abs() < stroke) & (za < plane) & (za > -0.15) & (m.glasses > 0.5)
         arm_t = torch.minimum(arm_t, torch.where(on, ta, torch.full_like(t, FAR)))
@@ -184,7 +188,7 @@ def frame_colour(m: Anatomy, like: Tensor) -> Tensor:
 
 
 def wall(styles: Tensor, rows_px: int, columns_px: int) -> Tensor:
-    """The background out of focus, linear light (b, 3, rows, columns), from styles (b, STYLE): a gradient, blobs, soft stripes."""
+    """The background out of focus, linear light (b, 3, rows, columns), from styles (b, STYLE)."""
     s = styles[:, :, None, None, None]
     y = torch.linspace(-1, 1, rows_px, device=styles.device).reshape(1, 1, -1, 1)
     x = torch.linspace(-1, 1, columns_px, device=styles.device).reshape(1, 1, 1, -1)
