@@ -74,7 +74,7 @@ class WeightsRecipe:
     """
 
     people: int = 4000
-    pictures: int = 16
+    pictures: int = 12
     detector_people: int = 1500
     held_out: int = 200
     protocol_pairs: int = 3000

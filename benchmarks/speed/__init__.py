@@ -1,1 +1,1 @@
-"""Rates, as commands: `python -m benchmarks.speed.<name>` prints a markdown table."""
+"""Rates, as commands: `python -m benchmarks.speed.NAME`. What they printed is kept in `benchmarks/results/`."""

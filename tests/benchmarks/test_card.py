@@ -7,10 +7,10 @@ import json
 
 import pytest
 import yaml
-from conftest import build_run, files_of
 from rich.console import Console
 
 from benchmarks.report import compare, facts, write_card
+from tests.benchmarks.small_run import build_run, files_of
 
 
 def card_of(run, licence="CC0-1.0", name="Demo: 6 people"):

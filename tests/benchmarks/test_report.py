@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import blots, build_run, files_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -22,6 +21,7 @@ from PIL import Image
 from benchmarks.report import charts, facts, write_report
 from benchmarks.report.charts import Series
 from recognition.shards import read_shards
+from tests.benchmarks.small_run import blots, build_run, files_of
 
 
 class Elements(HTMLParser):
