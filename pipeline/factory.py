@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,8 +18,6 @@ from pipeline import preflight, steps
 from pipeline.meaning import PARTS_THAT_DECIDE, fingerprint, meaning, plain
 from pipeline.progress import say
 from pipeline.rundir import RunDir
-
-log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig, anew: bool = False, only_check: bool = False) -> float | None:
@@ -49,7 +46,7 @@ def run(cfg: DictConfig, anew: bool = False, only_check: bool = False) -> float 
         return None
     _remember(cfg, run_dir)
     runner = builder(cfg.runner)()
-    order = _order(cfg)
+    order = order_of(cfg)
     for step in [step for step in preflight.STEPS if step in cfg.steps]:  # belt order, whatever the order of the words
         _do(step, cfg, run_dir, order, runner, anew)
     return steps.mean_accuracy(run_dir)
@@ -91,7 +88,7 @@ def control(cfg: DictConfig, run_dir: RunDir, runner: Any) -> None:
         cfg.enrol = None
         for name in ("sampler", "planner", "generator", "judge"):
             cfg[name] = cfg.control[name]
-    order = _order(cfg)
+    order = order_of(cfg)
     steps.begin_control(run_dir.control, order)
     steps.sample(run_dir.control, order, runner)
     steps.plan(run_dir.control, order)
@@ -103,7 +100,8 @@ def builder(part: DictConfig) -> Callable[[], Any]:
     return partial(instantiate, plain(part), _convert_="all")
 
 
-def _order(cfg: DictConfig) -> steps.Order:
+def order_of(cfg: DictConfig) -> steps.Order:
+    """What the dataset of a config is made from."""
     space = str(preflight.space_of(plain(cfg.sampler)))
     portraits = None if cfg.enrol is None else _portraits(cfg)
     return steps.Order(

@@ -13,7 +13,7 @@ FAR = 99.0
 STYLE = 20  # random numbers per background
 
 
-def style(number: float | np.floating) -> np.ndarray:
+def style(number: float) -> np.ndarray:
     """Uniform numbers (STYLE,) that fix the background and the clothes."""
     return np.random.default_rng([round(number), 77]).random(STYLE)
 

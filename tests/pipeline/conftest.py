@@ -36,6 +36,7 @@ def words(weights: Path) -> list[str]:
         f"+embedder.weights={weights}",
         f"+witness.weights={weights}",
         "enrol.max_cosine=1.0",
+        "protocols.pairs=20",
         "judge.rules.own_identity.min_cosine=-1.0",
         "judge.rules.own_identity.max_cosine=1.0",
         "judge.rules.nearest_other.max_cosine=1.0",
