@@ -1,0 +1,202 @@
+"""The command line: `facemint run`, `check`, `compare`, `weights`. `run` and `check` hand their words to Hydra."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from pipeline.progress import CONSOLE, say
+from pipeline.rundir import RunDir
+from pipeline.runners import GaveUpError, StallError, StationError
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+FREE_WORDS = {"ignore_unknown_options": True}
+WRONG, FAILED, INTERRUPTED = 2, 1, 130  # exit codes: a mistake in the words or the config; a run that stopped; Ctrl-C
+
+EXPECTED = (
+    ValueError,
+    OSError,
+    StationError,
+    GaveUpError,
+    StallError,
+)  # what they say is enough; TimeoutError is an OSError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="A synthetic face-recognition dataset factory: from one config to a scored training set.",
+)
+Words = Annotated[list[str] | None, typer.Argument(help="Hydra's words.", show_default=False)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.command(context_settings=FREE_WORDS)
+def run(words: Words = None, debug: Debug = False) -> None:
+    """Makes a dataset, trains on it, verifies and reports: all steps, or those asked for.
+
+    \b
+    Words are Hydra's: experiment=demo, people=500, generator=rendered, runner=local,
+    run=DIR (the run directory), steps=[verify,report]. The same words go on where a run
+    stopped. run=DIR of an existing run takes the words that it was begun with; new words win.
+    -m makes a sweep: facemint run -m people=100,200,400
+    --cfg job shows the config.
+    """
+    raise typer.Exit(_hydra(words or [], debug, only_check=False))
+
+
+@app.command(context_settings=FREE_WORDS)
+def check(words: Words = None, debug: Debug = False) -> None:
+    """Looks whether a run could begin, with the words that `run` takes, and lists all that is wrong."""
+    raise typer.Exit(_hydra(words or [], debug, only_check=True))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories.", exists=True, file_okay=False)],
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+) -> None:
+    """Puts the scores of runs side by side."""
+    from benchmarks.report import compare as side_by_side
+
+    try:
+        table = side_by_side({str(run): run / "scores.json" for run in runs})
+    except ValueError as error:
+        _complain(_one_line(error))
+        raise typer.Exit(WRONG) from None
+    if markdown:
+        say(table.markdown())
+    else:
+        CONSOLE.print(table.table())
+
+
+@app.command()
+def weights(
+    out: Annotated[Path | None, typer.Option(help="Where they go; default: generation/weights.")] = None,
+    work: Annotated[Path, typer.Option(help="Renders and checkpoints; what is there is not made again.")] = Path(
+        "runs/weights"
+    ),
+) -> None:
+    """Trains the bundled measuring models on renders: about an hour on two cores; goes on where it stopped."""
+    from generation.weights import FOLDER
+    from pipeline.weights import make_weights
+
+    make_weights(out or FOLDER, work, say=say)
+
+
+def _hydra(words: Sequence[str], debug: bool, only_check: bool) -> int:
+    """Runs Hydra's own entry with these words. Returns the exit code."""
+    import hydra
+    from hydra._internal.utils import get_args_parser
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig
+    from omegaconf.errors import OmegaConfBaseException
+
+    from pipeline import factory
+
+    _log_to_the_console()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its errors to us, and we say them in one line
+    stopped: list[BaseException] = []
+
+    def task(cfg: DictConfig) -> float | None:
+        try:
+            return factory.run(cfg, anew=anew, only_check=only_check)
+        except EXPECTED as error:
+            if factory.in_a_sweep():
+                raise
+            stopped.append(error)  # Hydra would add lines of its own
+        except KeyboardInterrupt as error:
+            say(f"interrupted; facemint run run={factory.where()} goes on from here")
+            stopped.append(error)
+        return None
+
+    mine = get_args_parser().parse_args(list(words)).overrides
+    anew = any(_key(word) == "steps" for word in mine)
+    flags = [word for word in words if word not in mine]
+    before = sys.argv
+    sys.argv = ["facemint", *flags, *_remembered(mine), *mine]
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
+    except (HydraException, OmegaConfBaseException, *EXPECTED) as error:
+        stopped.append(error)
+    finally:
+        sys.argv = before
+    return _ending(stopped[0], debug) if stopped else 0
+
+
+def _ending(error: BaseException, debug: bool) -> int:
+    """Says what stopped the run, and gives the exit code for it."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from pipeline.preflight import ConfigError
+
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, ConfigError):
+        for problem in error.problems:
+            _complain(problem)
+        return WRONG
+    _complain(_one_line(error))
+    return WRONG if isinstance(error, HydraException | OmegaConfBaseException) else FAILED
+
+
+def _complain(line: str) -> None:
+    print(f"facemint: {line}", file=sys.stderr)
+
+
+def _one_line(error: BaseException) -> str:
+    """The error's words on one line, without what Hydra and OmegaConf add about themselves."""
+    told = str(error).split("\nConfig search path:")[0].splitlines()
+    kept = [line for line in told if not line.strip().startswith(("full_key:", "object_type="))]
+    return " ".join(" ".join(kept).split())
+
+
+def _key(word: str) -> str:
+    """What an override overrides: `people` of `people=10`, `+people=10`, `~people`."""
+    return word.split("=", 1)[0].lstrip("+~")
+
+
+def _remembered(words: Sequence[str]) -> list[str]:
+    """The words that an existing run was begun with, less those that are said again."""
+    places = [word.split("=", 1)[1] for word in words if _key(word) == "run" and "=" in word]
+    if not places:
+        return []
+    run = RunDir(Path(places[-1]))
+    if not run.overrides.is_file():
+        return []
+    said = {_key(word) for word in words}
+    old = [word for word in yaml.safe_load(run.overrides.read_text()) or [] if _key(word) not in said]
+    if old:
+        say(f"run {run.root} goes on with the words that it was begun with: {' '.join(old)}")
+    return old
+
+
+class _Console(logging.Handler):
+    """Log lines of the pipeline, above the progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
+
+
+def _log_to_the_console() -> None:
+    logger = logging.getLogger("pipeline")
+    if not logger.handlers:
+        logger.addHandler(_Console())
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,281 @@
+"""Preflight: does everything exist and fit? Asked before a model is loaded or a file is written.
+
+Every check returns the faults that it found, a line each; all are told at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from pipeline.meaning import fingerprint, meaning, plain
+from pipeline.rundir import RunDir
+
+STEPS = ("sample", "plan", "make", "control", "train", "verify", "report")
+PARTS = ("sampler", "planner", "generator", "embedder", "judge", "runner", "trainer", "protocols", "witness")
+INNER_PARTS = ("enrol.planner", "control.sampler", "control.planner", "control.generator", "control.judge")
+CHEAP = ("planner", "enrol.planner", "control.planner", "sampler", "runner", "trainer", "protocols", "judge")
+PLANNERS = {"planner": "generator", "enrol.planner": "generator", "control.planner": "control.generator"}
+BELTS = (["generate", "embed", "enrol"], ["generate", "embed", "judge", "pack"], ["photograph"])
+NEEDED = {"faiss": 'pip install "facemint[cpu]"', "onnxruntime": 'pip install "facemint[cpu]"'}
+BYTES_PER_PICTURE = 16_000  # a 112x112 JPEG of quality 95 and its members' tar blocks take 10 to 14 kB
+BYTES_PER_PAIR = 20_000
+BYTES_OF_MODELS = 300_000_000  # two checkpoints with their optimizers' state
+
+
+class ConfigError(ValueError):
+    """A run that cannot begin. `problems` has one line per fault."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def check(cfg: DictConfig, run: RunDir) -> None:
+    """Raises ConfigError unless the run can begin.
+
+    Args:
+        cfg: The composed config.
+        run: Where it is to go.
+    """
+    problems = [*_numbers(cfg), *_steps(cfg), *_installed()]
+    parts = {name: plain(OmegaConf.select(cfg, name)) for name in (*PARTS, *INNER_PARTS)}
+    unbound = {name: list(_targets(name, part)) for name, part in parts.items() if part is not None}
+    problems += [line for name, lines in unbound.items() if not _repeats(name, parts) for line in lines]
+    fit = {name: part for name, part in parts.items() if part is not None and not unbound[name]}
+    built = dict(_built(fit, problems))
+    problems += [*_attributes(fit, built), *_spaces(fit), *_stations(built), *_weights(fit)]
+    problems += [*_belongs(cfg, run), *_disk(cfg, run)]
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+
+
+def _numbers(cfg: DictConfig) -> Iterator[str]:
+    limits = {
+        "seed": (0, 2**32 - 1),
+        "people": (2, 10**6),
+        "images_per_identity": (1, 1000),
+        "chunk_people": (1, 10**6),
+        "jpeg_quality": (1, 100),
+    }
+    for name, (low, high) in limits.items():
+        value = OmegaConf.select(cfg, name)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            yield f"{name}: expected a whole number from {low} to {high}, got {value!r}"
+    enrol = cfg.enrol
+    if enrol is not None and not (enrol.over_plan >= 1 and -1 <= enrol.max_cosine <= 1 and enrol.min_found >= 1):
+        yield (
+            "enrol: expected over_plan >= 1, max_cosine in [-1, 1] and min_found >= 1, "
+            f"got {enrol.over_plan}, {enrol.max_cosine} and {enrol.min_found}"
+        )
+
+
+def _steps(cfg: DictConfig) -> Iterator[str]:
+    if not OmegaConf.is_list(cfg.steps):
+        yield f"steps: expected a list such as [verify,report], got {cfg.steps!r}"
+        return
+    for step in cfg.steps:
+        if step not in STEPS:
+            yield f"steps: expected some of {', '.join(STEPS)}, got {step}"
+
+
+def _installed() -> Iterator[str]:
+    for module, remedy in NEEDED.items():
+        if importlib.util.find_spec(module) is None:
+            yield f"{module}: expected it to be installed ({remedy}), found no such module"
+
+
+def _targets(where: str, part: Any) -> Iterator[str]:
+    """Every `_target_` can be imported, and takes the arguments beside it."""
+    if isinstance(part, list):
+        for number, item in enumerate(part):
+            yield from _targets(f"{where}[{number}]", item)
+    if not isinstance(part, dict):
+        return
+    for key, value in part.items():
+        yield from _targets(f"{where}.{key}", value)
+    if "_target_" in part:
+        yield from _target(where, part)
+
+
+def _target(where: str, part: Mapping[str, Any]) -> Iterator[str]:
+    try:
+        callee = _locate(part["_target_"])
+    except (ImportError, AttributeError, ValueError) as error:
+        yield f"{where}: expected a _target_ that can be imported, got {part['_target_']} ({error})"
+        return
+    given = {key: value for key, value in part.items() if not (key.startswith("_") and key.endswith("_"))}
+    taken = inspect.signature(callee)
+    try:
+        taken.bind(**given)
+    except TypeError as error:
+        names = ", ".join(taken.parameters) or "none"
+        yield f"{where}: expected arguments of {part['_target_']} ({names}), got {', '.join(given) or 'none'}: {error}"
+
+
+def _locate(target: str) -> Any:
+    module, _, name = target.rpartition(".")
+    if not module:
+        raise ValueError("no module in its name")
+    return getattr(importlib.import_module(module), name)
+
+
+def _repeats(name: str, parts: Mapping[str, Any]) -> bool:
+    """Whether a part of the control is the dataset's own, whose faults are told already."""
+    return name.startswith("control.") and parts[name] == parts.get(name.removeprefix("control."))
+
+
+def _built(parts: Mapping[str, Any], problems: list[str]) -> Iterator[tuple[str, Any]]:
+    """Parts that are cheap to build, built, since their constructors know their ranges. Adds what they refuse."""
+    for name in CHEAP:
+        if name not in parts:
+            continue
+        try:
+            yield name, instantiate(parts[name], _convert_="all")
+        except Exception as error:  # noqa: BLE001  (whatever a constructor raises is what is wrong with its arguments)
+            if not _repeats(name, parts):
+                problems.append(f"{name}: {_innermost(error)}")
+
+
+def _innermost(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())
+
+
+def _attributes(parts: Mapping[str, Any], built: Mapping[str, Any]) -> Iterator[str]:
+    """The plan names only attributes that the generator honours, in the generator's ranges."""
+    for planner, generator in PLANNERS.items():
+        if planner not in built or generator not in parts or (_repeats(planner, parts) and _repeats(generator, parts)):
+            continue
+        target = parts[generator]["_target_"]
+        honoured = _locate(target)
+        for name, (low, high) in built[planner].ranges.items():
+            if name not in honoured.controls:
+                known = ", ".join(honoured.controls)
+                yield f"{planner}: expected attributes that {target} honours ({known}), got {name}"
+                continue
+            least, most = getattr(honoured, "ranges", {}).get(name, (low, high))
+            if not least <= low <= high <= most:
+                within, given = f"{least:g} to {most:g}", f"{low:g} to {high:g}"
+                yield f"{planner}.attributes.{name}: expected values that {target} honours, {within}, got {given}"
+
+
+def space_of(part: Mapping[str, Any]) -> str | None:
+    """The space that a part's config names, or that its constructor defaults to."""
+    if "space" in part:
+        return part["space"]
+    parameter = inspect.signature(_locate(part["_target_"])).parameters.get("space")
+    return None if parameter is None or parameter.default is inspect.Parameter.empty else parameter.default
+
+
+def _spaces(parts: Mapping[str, Any]) -> Iterator[str]:
+    """Same space or no run (law 5)."""
+    for sampler, generator in (("sampler", "generator"), ("control.sampler", "control.generator")):
+        if sampler in parts and generator in parts:
+            drawn, wanted = space_of(parts[sampler]), space_of(parts[generator])
+            if drawn != wanted:
+                yield f"{sampler}: expected people in the space of the {generator}, {wanted!r}, got {drawn!r}"
+    if "enrol.planner" not in parts and "sampler" in parts and "embedder" in parts:
+        drawn, judged = space_of(parts["sampler"]), space_of(parts["embedder"])
+        if drawn != judged:
+            yield f"enrol: expected portraits, as people drawn in {drawn!r} cannot be judged in {judged!r}, got none"
+    if "witness" in parts and "embedder" in parts and space_of(parts["witness"]) == space_of(parts["embedder"]):
+        yield f"witness: expected another space than the embedder's (law 7), got {space_of(parts['witness'])!r} twice"
+
+
+def _stations(built: Mapping[str, Any]) -> Iterator[str]:
+    """The runner has a place for every station of every step."""
+    for belt in BELTS if "runner" in built else ():
+        try:
+            built["runner"].check(belt)
+        except ValueError as error:
+            yield f"runner: {error}"
+
+
+def _weights(parts: Mapping[str, Any]) -> Iterator[str]:
+    """Weights on disk are those that their space names. A part that has weights has a `check_weights` that says so."""
+    for name in ("generator", "embedder", "witness"):
+        if name not in parts:
+            continue
+        verify = getattr(_locate(parts[name]["_target_"]), "check_weights", None)
+        if verify is None:
+            continue
+        try:
+            verify(**{key: value for key, value in parts[name].items() if key in inspect.signature(verify).parameters})
+        except (ValueError, OSError) as error:
+            yield f"{name}: {_innermost(error)}"
+
+
+def _belongs(cfg: DictConfig, run: RunDir) -> Iterator[str]:
+    """A run directory goes on with the plan that it was begun with."""
+    made_from = fingerprint(meaning(cfg))
+    found = {path: _made_from(path) for path in (run.identities, run.plan, *sorted(run.ledger.glob("*.parquet"))[:1])}
+    other = next((path for path, written in found.items() if written not in (None, made_from)), None)
+    if other is None:
+        return
+    changes = _changes(run, cfg)
+    told = "; ".join(changes) if changes else f"made_from {found[other]} there, {made_from} here"
+    yield f"run: expected the config that {run.root} was begun with, or another run=DIR, got changes: {told}"
+
+
+def _made_from(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    metadata = pq.read_schema(path).metadata or {}
+    return metadata.get(b"made_from", b"nothing that it says").decode()
+
+
+def _changes(run: RunDir, cfg: DictConfig) -> list[str]:
+    before = OmegaConf.load(run.config) if run.config.is_file() else None
+    if not isinstance(before, DictConfig):
+        return []
+    old, new = _flat(meaning(before)), _flat(meaning(cfg))
+    return [
+        f"{key} was {old.get(key, 'absent')}, now {new.get(key, 'absent')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, str]:
+    if not isinstance(tree, dict):
+        return {prefix: json.dumps(tree)}
+    return {
+        name: leaf for key, value in tree.items() for name, leaf in _flat(value, f"{prefix}.{key}".strip(".")).items()
+    }
+
+
+def _disk(cfg: DictConfig, run: RunDir) -> Iterator[str]:
+    """The run's directory can be written to, and its disk has room."""
+    folder = next(folder for folder in (run.root, *run.root.resolve().parents) if folder.exists())
+    if not folder.is_dir():
+        yield f"run: expected a directory, got {folder}, which is a file"
+        return
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"room?")
+    except OSError as error:
+        yield f"run: expected a directory that can be written to, got {folder} ({error.strerror})"
+        return
+    if any(_numbers(cfg)):
+        return
+    sets = 2 if "control" in cfg.steps else 1
+    needed = cfg.people * cfg.images_per_identity * BYTES_PER_PICTURE * sets + BYTES_OF_MODELS
+    needed += int(OmegaConf.select(cfg, "protocols.pairs", default=0)) * 5 * BYTES_PER_PAIR
+    written = sum(path.stat().st_size for path in run.root.rglob("*.tar")) if run.root.exists() else 0
+    free = shutil.disk_usage(folder).free
+    if needed - written > free:
+        missing_gb = (needed - written) / 1e9
+        yield f"run: expected {missing_gb:.1f} GB free for {run.root}, got {free / 1e9:.1f} GB on {folder}"

@@ -1,0 +1,120 @@
+"""What is wrong with a config is said before any work, a line for each fault, with the value and the expectation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.rundir import RunDir
+from tests.pipeline.conftest import facemint
+from tests.pipeline.tiny import write_weights
+
+FAULTS = {
+    "a missing target": (
+        ["generator._target_=stages.generate.nowhere.Nothing"],
+        "generator: expected a _target_ that can be imported, got stages.generate.nowhere.Nothing",
+    ),
+    "an argument that the part does not take": (
+        ["+generator.sizepx=64"],
+        "generator: expected arguments of stages.generate.rendered.Rendered (space, size_px, device, threads), "
+        "got space, size_px, device, threads, sizepx: got an unexpected keyword argument 'sizepx'",
+    ),
+    "an argument that is missing": (["~sampler.space"], "missing a required argument: 'space'"),
+    "a wrong argument deep in a part": (
+        ["+judge.rules.own_identity.threshold=0.3"],
+        "judge.rules.own_identity: expected",
+    ),
+    "an attribute that the generator does not honour": (
+        ["+planner.attributes.beard={_target_: stages.plan.Fixed, value: 1.0}"],
+        "low_resolution_px), got beard",
+    ),
+    "an attribute out of the generator's range": (
+        ["planner.attributes.yaw_deg.low=-120.0"],
+        "planner.attributes.yaw_deg: expected values that stages.generate.rendered.Rendered honours, -75 to 75, "
+        "got -120 to 75",
+    ),
+    "two spaces": (
+        ["sampler=sphere"],
+        "sampler: expected people in the space of the generator, 'world-1', got 'bundled-a-1'",
+    ),
+    "a witness that is the judge": (
+        ["witness.space=bundled-a-1"],
+        "witness: expected another space than the embedder's",
+    ),
+    "nobody enrolled and two spaces": (["enrol=null"], "enrol: expected portraits"),
+    "an unknown step": (
+        ["steps=[sampel]"],
+        "steps: expected some of sample, plan, make, control, train, verify, report, got sampel",
+    ),
+    "a number out of range": (["people=1"], "people: expected a whole number from 2 to 1000000, got 1"),
+    "a word where a number belongs": (["seed=soon"], "seed: expected a whole number from 0 to 4294967295, got 'soon'"),
+    "a range that a constructor knows": (["trainer.epochs=0"], "trainer: Recipe.epochs: expected at least 1, got 0"),
+    "a station without a pool": (
+        ["runner=ray", "runner.pools.belt.stations=[generate,embed,judge]"],
+        "runner: expected station `enrol` in exactly one of runner.pools, found it in none",
+    ),
+    "a disk that is too small": (["people=1000000", "images_per_identity=1000"], "GB free for"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_it_is_refused_in_one_line_that_names_value_and_expectation(
+    fault: str, words: list[str], tmp_path: Path
+) -> None:
+    wrong, told = FAULTS[fault]
+    result = facemint("run", *words, f"run={tmp_path / 'run'}", *wrong)
+    assert result.exit_code == 2, result.output
+    lines = [line for line in result.stderr.splitlines() if told in line]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("facemint: ")
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_faults_are_told_at_once(words: list[str], tmp_path: Path) -> None:
+    result = facemint("check", *words, f"run={tmp_path}/run", "people=1", "seed=-1", "steps=[mkae]", "+embedder.size=3")
+    assert result.exit_code == 2
+    assert [line.split(":")[1].strip() for line in result.stderr.splitlines()] == [
+        "seed",
+        "people",
+        "steps",
+        "embedder",
+    ]
+
+
+def test_weights_of_another_hash_are_refused(words: list[str], tmp_path: Path) -> None:
+    folder = write_weights(tmp_path / "weights")
+    with (folder / "embedder_b.onnx").open("ab") as file:
+        file.write(b"!")
+    result = facemint("check", *words, f"run={tmp_path}/run", f"++witness.weights={folder}")
+    assert result.exit_code == 2
+    assert "facemint: witness: expected embedder_b.onnx with sha256" in result.stderr
+
+
+def test_a_sound_config_passes_and_leaves_no_trace(words: list[str], tmp_path: Path) -> None:
+    result = facemint("check", *words, f"run={tmp_path}/run")
+    assert result.exit_code == 0, result.output
+    assert f"the run can begin in {tmp_path}/run" in result.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_place_that_is_a_file_is_refused(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = facemint("check", *words, f"run={tmp_path}/file/run")
+    assert result.exit_code != 0
+    assert len(result.stderr.splitlines()) == 1
+    assert "Not a directory" in result.stderr
+
+
+def test_a_run_directory_of_another_plan_is_refused_with_what_differs(words: list[str], tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    assert facemint("run", *words, f"run={run.root}", "steps=[sample,plan]").exit_code == 0
+    before = run.config.read_text()
+    result = facemint("run", *words, f"run={run.root}", "seed=9", "planner.attributes.yaw_deg.std=5", "runner=ray")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        f"facemint: run: expected the config that {run.root} was begun with, or another run=DIR, got changes: "
+        "planner.attributes.yaw_deg.std was 35, now 5; seed was 0, now 9"
+    ]
+    assert run.config.read_text() == before

@@ -1,0 +1,128 @@
+"""Small real stations: a belt one can picture. Pixels come from the rows' seeds alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+
+from stages.generate.rendered import Rendered
+from stages.judge import Judge
+from stages.judge.rules import FaceFound, NearestOther, OwnIdentity
+from stages.plan import Planner, Uniform
+from stages.records import Chunk, Identity, Images, Variation
+
+
+def chunk(index: int, people: int = 2, photographs: int = 3) -> Chunk:
+    ids = range(index * people, (index + 1) * people)
+    nobody = np.zeros(0, np.float32)
+    rows = [
+        Variation(f"{i:06d}_{k:03d}", i, seed=1000 * i + k, attributes={"yaw_deg": float(k)})
+        for i in ids
+        for k in range(photographs)
+    ]
+    return Chunk(index, tuple(Identity(i, nobody, nobody) for i in ids), tuple(rows))
+
+
+class Noise:
+    """A generator: noise from each row's own seed."""
+
+    def __call__(self, chunk: Chunk) -> Images:
+        rows = [np.random.default_rng(row.seed).integers(0, 256, (8, 8, 3), np.uint8) for row in chunk.variations]
+        return Images(chunk, np.stack(rows))
+
+
+class Total:
+    """A last station: the sum of each picture."""
+
+    def __call__(self, images: Images) -> list[int]:
+        return [int(picture.sum()) for picture in images.pixels]
+
+
+class DiesOnce(Noise):
+    """Kills its own process, as the kernel would, the first time that it meets the chunk; a file remembers."""
+
+    def __init__(self, on: int, memory: str) -> None:
+        self.on, self.memory = on, Path(memory)
+
+    def __call__(self, chunk: Chunk) -> Images:
+        if chunk.index == self.on and not self.memory.exists():
+            self.memory.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(chunk)
+
+
+class DiesAlways(Noise):
+    def __init__(self, on: int) -> None:
+        self.on = on
+
+    def __call__(self, chunk: Chunk) -> Images:
+        if chunk.index == self.on:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(chunk)
+
+
+class DiesWhileBuilt(Noise):
+    def __init__(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Sleeps(Noise):
+    def __init__(self, on: int, seconds: float) -> None:
+        self.on, self.seconds = on, seconds
+
+    def __call__(self, chunk: Chunk) -> Images:
+        if chunk.index == self.on:
+            time.sleep(self.seconds)
+        return super().__call__(chunk)
+
+
+class Refuses(Noise):
+    def __init__(self, on: int) -> None:
+        self.on = on
+
+    def __call__(self, chunk: Chunk) -> Images:
+        if chunk.index == self.on:
+            raise ValueError(f"expected any chunk but {self.on}")
+        return super().__call__(chunk)
+
+
+class Unbuildable(Noise):
+    def __init__(self) -> None:
+        raise ValueError("expected weights, got none")
+
+
+def planner(photographs: int) -> Planner:
+    """Turned heads of several ages."""
+    return Planner(photographs, {"yaw_deg": Uniform(-40.0, 40.0), "age_years": Uniform(20.0, 60.0)})
+
+
+def judge(identities: str) -> Judge:
+    """A judge that turns some away: of random networks, cosines above the middle are as good as any."""
+    return Judge(
+        {"face_found": FaceFound(), "own_identity": OwnIdentity(0.5), "nearest_other": NearestOther(1.0, identities)}
+    )
+
+
+class KilledOnce:
+    """The world's renderer, whose process is killed the first time that it meets the chunk."""
+
+    def __init__(self, on: int, memory: str) -> None:
+        self.draw, self.on, self.memory = Rendered("world-1"), on, Path(memory)
+
+    def __call__(self, chunk: Chunk) -> Images:
+        if chunk.index == self.on and not self.memory.exists():
+            self.memory.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.draw(chunk)
+
+
+class Slow(Rendered):
+    """The world's renderer, slow enough to be interrupted; its pictures are the same."""
+
+    def __call__(self, chunk: Chunk) -> Images:
+        time.sleep(1.0)
+        return super().__call__(chunk)
