@@ -18,7 +18,6 @@ from generation.world import SPACE, attribute_table, render
 from generation.world.scenes import PROTOCOLS, PairPlan, protocol_pairs
 from pipeline.progress import Watch, say
 from pipeline.runners import Runner
-from pipeline.runners.local import Local
 from pipeline.steps import write_text
 from stages.embed.align import crop
 from stages.pack import encode_jpeg
@@ -96,11 +95,6 @@ class WorldProtocols:
     def _written(self, folder: Path, name: str) -> bool:
         recipe = folder / f"{name}.txt"
         return (folder / f"{name}.bin").exists() and recipe.exists() and recipe.read_text() == self._recipe(name)
-
-
-def write_protocols(folder: Path, pairs: int, seed: int, folds: int = 10) -> None:
-    """Writes `<name>.bin` for each protocol of the world that `folder` does not hold yet, in this process alone."""
-    WorldProtocols(list(PROTOCOLS), pairs, folds, seed).prepare(folder, Local())
 
 
 class Files:

@@ -29,8 +29,9 @@ from jinja2 import StrictUndefined, Template
 from benchmarks.protocols import load_protocols, score
 from generation.train import DetectorRecipe, export_detector, faceless, train_detector
 from generation.world import attribute_table, render, sample_people
-from generation.world.scenes import training_attributes
-from pipeline.protocols import write_protocols
+from generation.world.scenes import PROTOCOLS, training_attributes
+from pipeline.protocols import WorldProtocols
+from pipeline.runners.local import Local
 from recognition.export import export_onnx
 from recognition.margins import CosFace
 from recognition.train import Progress, Recipe, train
@@ -128,8 +129,8 @@ def make_weights(
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for job in [pool.submit(job) for job in jobs]:
             job.result()
-    if not (work / "protocols").exists():
-        write_protocols(work / "protocols", pairs=recipe.protocol_pairs, seed=recipe.seed)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        list(pool.map(partial(_write_protocol, work / "protocols", recipe.protocol_pairs, recipe.seed), PROTOCOLS))
     scores = _scores(work, _mapped(work / "held_out"))
     _publish(work, out, recipe, scores)
     say(f"weights: wrote {out / 'CARD.md'}")
@@ -215,6 +216,10 @@ def _train_embedder(renders: Path, recipe: Recipe, folder: Path, device: str) ->
             data.crops, data.labels, recipe, folder, on_progress=lambda at: _now_and_then(at, say), device=device
         )
         export_onnx(trained.model, folder.with_suffix(".onnx"))
+
+
+def _write_protocol(folder: Path, pairs: int, seed: int, name: str) -> None:
+    WorldProtocols([name], pairs, seed=seed).prepare(folder, Local())
 
 
 def _now_and_then(at: Progress, say: Say) -> None:
