@@ -146,7 +146,9 @@ def _claim(work: Path, recipe: WeightsRecipe) -> None:
     wanted = json.loads(json.dumps(asdict(recipe)))
     claim = work / "recipe.json"
     if claim.exists() and json.loads(claim.read_text()) != wanted:
-        raise ValueError(f"expected {work} to hold the work of recipe {wanted}, got that of {claim.read_text()}")
+        raise ValueError(
+            f"expected {work} to hold the work of recipe {json.dumps(wanted)}, got that of {claim.read_text()}"
+        )
     work.mkdir(parents=True, exist_ok=True)
     claim.write_text(json.dumps(wanted, indent=2))
 
