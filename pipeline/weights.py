@@ -80,7 +80,7 @@ class WeightsRecipe:
     pictures: int = 12
     detector_people: int = 1500
     held_out: int = 200
-    protocol_pairs: int = 3000
+    protocol_pairs: int = 2000
     seed: int = 20_26
     detector: DetectorRecipe = field(default_factory=lambda: DetectorRecipe(steps=4500, threads=1))
     embedder_a: Recipe = field(default_factory=lambda: _embedder_recipe("residual_a", seed=1))
