@@ -167,7 +167,9 @@ def test_a_driver_that_is_stopped_goes_on_to_the_same_bytes(
     run = RunDir(tmp_path / "run")
     slow = ["generator._target_=tests.pipeline.toys.Slow", "steps=[sample,plan,make]", f"run={run.root}"]
     command = [sys.executable, "-m", "pipeline.cli", "run", *words, *slow, f"runner={runner}", "chunk_people=1"]
-    driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    driver = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=_hear_ctrl_c
+    )
     while not list(run.ledger.glob("*.parquet")):
         assert driver.poll() is None, driver.stdout.read()
         time.sleep(0.1)
