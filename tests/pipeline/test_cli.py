@@ -158,6 +158,11 @@ def test_the_key_of_an_override() -> None:
     assert [_key(word) for word in ("a=1", "+a.b=c=d", "++a=1", "~a")] == ["a", "a.b", "a", "a"]
 
 
+def _hear_ctrl_c() -> None:
+    """A shell that starts the tests in the background has them ignore Ctrl-C, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(
     ("runner", "blow"), [("ray", signal.SIGKILL), ("ray", signal.SIGINT), ("local", signal.SIGINT)]
 )
