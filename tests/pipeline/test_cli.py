@@ -167,7 +167,7 @@ def _hear_ctrl_c() -> None:
     ("runner", "blow"), [("ray", signal.SIGKILL), ("ray", signal.SIGINT), ("local", signal.SIGINT)]
 )
 def test_a_driver_that_is_stopped_goes_on_to_the_same_bytes(
-    runner: str, blow: signal.Signals, words: list[str], finished: RunDir, tmp_path: Path
+    runner: str, blow: signal.Signals, words: list[str], tmp_path: Path
 ) -> None:
     run = RunDir(tmp_path / "run")
     slow = ["generator._target_=tests.pipeline.toys.Slow", "steps=[sample,plan,make]", f"run={run.root}"]
