@@ -29,7 +29,7 @@ from jinja2 import StrictUndefined, Template
 from benchmarks.protocols import load_protocols, score
 from generation.train import DetectorRecipe, export_detector, faceless, train_detector
 from generation.world import attribute_table, render, sample_people
-from generation.world.scenes import PROTOCOLS, training_attributes
+from generation.world.scenes import PROTOCOLS, training_attributes, wild_attributes
 from pipeline.protocols import WorldProtocols
 from pipeline.runners.local import Local
 from recognition.export import export_onnx
@@ -38,9 +38,11 @@ from recognition.train import Progress, Recipe, train
 from stages.embed.align import crop
 
 Say = Callable[[str], None]
+Draw = Callable[[int, np.random.Generator], list[dict[str, float]]]
 
 PEOPLE_STREAM = 7_001  # of SeedSequence: no run, control or protocol draws its people from it
 HELD_OUT_STREAM = 7_002  # people for the detector's errors and the thresholds: neither trained on nor in a protocol
+TURNED_STREAM = 7_004  # people for the detector's errors by yaw
 BLOCK = 25  # people rendered by one job
 
 
@@ -119,8 +121,12 @@ def make_weights(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     say(f"weights: {recipe.people} people x {recipe.pictures} renders on {device}, {workers} processes")
     _claim(work, recipe)
-    _render(work / "renders", recipe.people, recipe.pictures, PEOPLE_STREAM, recipe.seed, workers, device, say)
-    _render(work / "held_out", recipe.held_out, recipe.pictures, HELD_OUT_STREAM, recipe.seed, workers, device, say)
+    for name, people, stream, draw in (
+        ("renders", recipe.people, PEOPLE_STREAM, training_attributes),
+        ("held_out", recipe.held_out, HELD_OUT_STREAM, training_attributes),
+        ("turned", recipe.held_out, TURNED_STREAM, _turned),
+    ):
+        _render(work / name, people, stream, draw, recipe, workers, device, say)
     jobs = [
         partial(_train_detector, work / "renders", recipe, work, device),
         partial(_train_embedder, work / "renders", recipe.embedder_a, work / "embedder_a", device),
@@ -131,7 +137,7 @@ def make_weights(
             job.result()
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         list(pool.map(partial(_write_protocol, work / "protocols", recipe.protocol_pairs, recipe.seed), PROTOCOLS))
-    scores = _scores(work, _mapped(work / "held_out"))
+    scores = _scores(work)
     _publish(work, out, recipe, scores)
     say(f"weights: wrote {out / 'CARD.md'}")
 
@@ -140,19 +146,22 @@ def _claim(work: Path, recipe: WeightsRecipe) -> None:
     wanted = json.loads(json.dumps(asdict(recipe)))
     claim = work / "recipe.json"
     if claim.exists() and json.loads(claim.read_text()) != wanted:
-        raise ValueError(f"expected {work} to hold the work of recipe {wanted}, got that of {claim.read_text()}")
+        raise ValueError(
+            f"expected {work} to hold the work of recipe {json.dumps(wanted)}, got that of {claim.read_text()}"
+        )
     work.mkdir(parents=True, exist_ok=True)
     claim.write_text(json.dumps(wanted, indent=2))
 
 
 def _render(
-    folder: Path, people: int, pictures: int, stream: int, seed: int, workers: int, device: str, say: Say
+    folder: Path, people: int, stream: int, draw: Draw, recipe: WeightsRecipe, workers: int, device: str, say: Say
 ) -> None:
     """Renders `people` x `pictures` in blocks, each a file that is there once it is whole, then joins them."""
     blocks = range(0, people, BLOCK)
     folder.mkdir(parents=True, exist_ok=True)
     missing = [first for first in blocks if not (folder / f"{first:06d}.npz").exists()]
-    job = partial(_render_block, folder, pictures=pictures, stream=stream, seed=seed, device=device)
+    seed, pictures = recipe.seed, recipe.pictures
+    job = partial(_render_block, folder, pictures=pictures, stream=stream, seed=seed, device=device, draw=draw)
     started = time.perf_counter()
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for done, _ in enumerate(pool.map(job, missing), 1):
@@ -162,11 +171,16 @@ def _render(
     _join(folder, [folder / f"{first:06d}.npz" for first in blocks])
 
 
-def _render_block(folder: Path, first: int, *, pictures: int, stream: int, seed: int, device: str) -> None:
+def _turned(n: int, rng: np.random.Generator) -> list[dict[str, float]]:
+    """Photographs in the wild whose yaw is spread evenly over +-75 degrees."""
+    return [row | {"yaw_deg": rng.uniform(-75, 75)} for row in wild_attributes(n, rng)]
+
+
+def _render_block(folder: Path, first: int, *, pictures: int, stream: int, seed: int, device: str, draw: Draw) -> None:
     torch.set_num_threads(1)
     rng = np.random.default_rng([stream, seed, first])
     vectors = sample_people(BLOCK, rng)
-    rows = [row for _ in range(BLOCK) for row in training_attributes(pictures, rng)]
+    rows = [row for _ in range(BLOCK) for row in draw(pictures, rng)]
     seeds = rng.integers(0, 2**63 - 1, len(rows))
     drawn = render(np.repeat(vectors, pictures, 0), attribute_table(rows), seeds, device=device)
     part = folder / f"{first:06d}.part"
@@ -250,10 +264,15 @@ def _embedder(path: Path) -> Callable[[UInt8[np.ndarray, "n 112 112 3"]], Float3
     return lambda crops: np.concatenate([session.run(None, {name: batch})[0] for batch in _batches(crops)])
 
 
-def _scores(work: Path, held_out: Renders) -> dict[str, Any]:
+def _scores(work: Path) -> dict[str, Any]:
     """What the card tells, from the exported files: what a user gets, not what the training had in memory."""
-    protocols = load_protocols(work / "protocols")
-    scores: dict[str, Any] = {"detector": _detector_scores(work / "detector.onnx", held_out)}
+    protocols, held_out = load_protocols(work / "protocols"), _mapped(work / "held_out")
+    scores: dict[str, Any] = {
+        "detector": {
+            "wild": _detector_scores(work / "detector.onnx", _mapped(work / "turned")),
+            "hard": _detector_scores(work / "detector.onnx", held_out),
+        }
+    }
     for name in ("embedder_a", "embedder_b"):
         model = _embedder(work / f"{name}.onnx")
         scores[name] = {
