@@ -159,8 +159,9 @@ def train(
     on_progress: OnProgress | None = None,
     on_epoch: OnEpoch | None = None,
     device: str = "cpu",
+    start: Path | None = None,
 ) -> Trained:
-    """Trains from scratch, or continues after the last whole epoch that `out_dir` holds.
+    """Trains from scratch, or from `start`; continues after the last whole epoch that `out_dir` holds.
 
     Args:
         images: Aligned RGB crops; an `np.memmap` is read batch by batch.
@@ -171,6 +172,7 @@ def train(
         on_epoch: Called after each epoch with the model so far (averaged if the recipe asks for it; in eval mode) and
             the epoch, from 1.
         device: Where torch computes.
+        start: Another training's `checkpoint.pt`, of the same backbone and classes, whose weights are the first.
 
     Raises:
         ValueError: If the labels are not those of at least 2 classes, if `out_dir` belongs to another recipe or other
@@ -178,9 +180,11 @@ def train(
     """
     classes = _check_labels(images, labels)
     out_dir.mkdir(parents=True, exist_ok=True)
-    made_from = _fingerprint(images, labels, recipe)
+    made_from = _fingerprint(images, labels, recipe, start)
     with _threads(recipe.threads), torch.random.fork_rng(devices=[]):
         state = _State(recipe, classes, steps_per_epoch(len(images), recipe), torch.device(device))
+        if start is not None:
+            state.begin_with(start)
         state.resume(out_dir / CHECKPOINT, made_from)
         for epoch in range(len(state.losses), recipe.epochs):
             state.losses.append(_run_epoch(state, images, labels, epoch, on_progress))
@@ -291,6 +295,12 @@ class _State:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+
+    def begin_with(self, path: Path) -> None:
+        saved = torch.load(path, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(saved["average"] or saved["model"])
+        self.head.load_state_dict(saved["head"])
+        self.average = _copy(self.model) if self.recipe.ema_decay > 0 else {}
 
     def resume(self, path: Path, made_from: str) -> None:
         if not path.exists():
@@ -404,9 +414,13 @@ def _check_labels(images: UInt8[np.ndarray, "n 112 112 3"], labels: Int64[np.nda
     return len(found)
 
 
-def _fingerprint(images: UInt8[np.ndarray, "n 112 112 3"], labels: Int64[np.ndarray, " n"], recipe: Recipe) -> str:
-    """Hash of the recipe, all labels and at most 1000 crops: enough to tell one training set from another quickly."""
+def _fingerprint(
+    images: UInt8[np.ndarray, "n 112 112 3"], labels: Int64[np.ndarray, " n"], recipe: Recipe, start: Path | None
+) -> str:
+    """Hash of recipe, start, all labels and at most 1000 crops: enough to tell one training from another quickly."""
     digest = hashlib.sha256(recipe.sha256.encode())
+    if start is not None:
+        digest.update(hashlib.sha256(start.read_bytes()).digest())
     digest.update(labels.tobytes())
     digest.update(np.ascontiguousarray(images[:: max(1, len(images) // 1000)]).tobytes())
     return digest.hexdigest()
