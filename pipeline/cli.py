@@ -40,7 +40,7 @@ Words = Annotated[list[str] | None, typer.Argument(help="Hydra's words.", show_d
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-@app.command(context_settings=FREE_WORDS)
+@app.command(context_settings=FREE_WORDS, short_help="Makes a dataset, trains, verifies, reports.")
 def run(words: Words = None, debug: Debug = False) -> None:
     """Makes a dataset, trains on it, verifies and reports: all steps, or those asked for.
 
@@ -54,13 +54,13 @@ def run(words: Words = None, debug: Debug = False) -> None:
     raise typer.Exit(_hydra(words or [], debug, only_check=False))
 
 
-@app.command(context_settings=FREE_WORDS)
+@app.command(context_settings=FREE_WORDS, short_help="Lists all that would stop a run.")
 def check(words: Words = None, debug: Debug = False) -> None:
     """Looks whether a run could begin, with the words that `run` takes, and lists all that is wrong."""
     raise typer.Exit(_hydra(words or [], debug, only_check=True))
 
 
-@app.command()
+@app.command(short_help="Puts the scores of runs side by side.")
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run directories.", exists=True, file_okay=False)],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
@@ -79,7 +79,7 @@ def compare(
         CONSOLE.print(table.table())
 
 
-@app.command()
+@app.command(short_help="Trains the bundled measuring models.")
 def weights(
     out: Annotated[Path | None, typer.Option(help="Where they go; default: generation/weights.")] = None,
     work: Annotated[Path, typer.Option(help="Renders and checkpoints; what is there is not made again.")] = Path(
