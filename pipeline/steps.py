@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 
 from pipeline.progress import Watch, say
 from pipeline.rundir import RunDir
@@ -489,50 +489,18 @@ def _network(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _witnessed(run: RunDir, witness: Lazy, most: int) -> dict[str, Any]:
-    """How well people hold together and apart in the eyes of an embedder that had no part in making them (law 7).
-
-    Genuine pairs are each picture and the next of its person; impostor pairs are each picture and one of somebody else,
-    drawn at random: as many of each, so that no person counts for more than its pictures.
-    """
-    from benchmarks.verify import auc
+    """How well people hold together and apart in the eyes of an embedder that had no part in making them (law 7)."""
+    from benchmarks.measures import witness as measure
     from recognition.shards import load_training_set
 
     data = load_training_set(sorted(run.shards.glob("*.tar")))
-    rows = evenly(data.labels, most)
-    labels, eyes = data.labels[rows], witness()
+    rows, eyes = evenly(data.labels, most), witness()
     with Watch("verify witness", len(rows), "pictures") as watch:
         parts = []
         for start in range(0, len(rows), 256):
             parts.append(eyes.embed_crops(data.images[rows[start : start + 256]])[0])
             watch.advance(len(parts[-1]))
-    embeddings = np.concatenate(parts)
-    genuine, impostor = _genuine_and_impostor(embeddings, labels, np.random.default_rng(0))
-    both = np.concatenate([genuine, impostor])
-    return {
-        "space": eyes.space,
-        "images": len(rows),
-        "genuine_mean": float(genuine.mean()),
-        "genuine_std": float(genuine.std()),
-        "impostor_mean": float(impostor.mean()),
-        "impostor_std": float(impostor.std()),
-        "auc_own_vs_other": auc(both, np.arange(len(both)) < len(genuine)),
-    }
-
-
-def _genuine_and_impostor(
-    embeddings: Float32[np.ndarray, "n d"], labels: Int64[np.ndarray, " n"], rng: np.random.Generator
-) -> tuple[Float32[np.ndarray, " g"], Float32[np.ndarray, " m"]]:
-    """Cosines of genuine and of impostor pairs. ValueError unless there are both kinds."""
-    order = np.argsort(labels, kind="stable")
-    own = np.flatnonzero(labels[order][:-1] == labels[order][1:])
-    if len(own) == 0 or labels.min() == labels.max():
-        raise ValueError("expected at least two people, and two pictures of one of them, for the witness to compare")
-    other = rng.integers(len(labels), size=(len(labels), 8))  # the first of eight that shows somebody else
-    differs = labels[other] != labels[:, None]
-    first = np.flatnonzero(differs.any(axis=1))
-    second = other[first, differs[first].argmax(axis=1)]
-    genuine = np.einsum("bd,bd->b", embeddings[order[own]], embeddings[order[own + 1]])
-    return genuine, np.einsum("bd,bd->b", embeddings[first], embeddings[second])
+    return dict(measure(np.concatenate(parts), data.labels[rows], eyes.space))
 
 
 def _tell(scores: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.progress import Watch
 from pipeline.runners import Done
-from pipeline.steps import Size, _genuine_and_impostor, _nearest_before, _note, evenly, stream, whole
+from pipeline.steps import Size, _nearest_before, _note, evenly, stream, whole
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(1, 70))
@@ -46,19 +46,6 @@ def test_streams_of_a_run_differ_by_purpose_and_by_seed() -> None:
     seeds = {stream(seed, purpose) for seed in (0, 1) for purpose in ("people", "portraits", "control")}
     assert len(seeds) == 6
     assert all(0 <= seed < 2**32 for seed in seeds)
-
-
-def test_genuine_pairs_are_of_one_person_and_impostors_of_two() -> None:
-    labels = np.array([0, 0, 0, 1, 1], np.int64)
-    embeddings = np.eye(2, dtype=np.float32)[labels]
-    genuine, impostor = _genuine_and_impostor(embeddings, labels, np.random.default_rng(0))
-    assert genuine.tolist() == [1.0, 1.0, 1.0]
-    assert set(impostor.tolist()) == {0.0}
-
-
-def test_one_person_alone_cannot_be_witnessed() -> None:
-    with pytest.raises(ValueError, match="at least two people"):
-        _genuine_and_impostor(np.ones((3, 1), np.float32), np.zeros(3, np.int64), np.random.default_rng(0))
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
