@@ -369,4 +369,5 @@ def _card(listed: Mapping[str, Any], recipe: WeightsRecipe, scores: Mapping[str,
     source = Path(__file__).with_name("weights_card.md.jinja").read_text()
     template = Template(source, undefined=StrictUndefined, trim_blocks=True)
     machine = f"{platform.machine()}, torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
-    return template.render(listed=listed, recipe=asdict(recipe), scores=scores, machine=machine) + "\n"
+    told = asdict(recipe) | {"polish_of_embedder_a": asdict(_polish(recipe.embedder_a))}
+    return template.render(listed=listed, recipe=told, scores=scores, machine=machine) + "\n"
