@@ -91,8 +91,8 @@ def control(cfg: DictConfig, run_dir: RunDir, runner: Any) -> None:
     order = order_of(cfg)
     steps.begin_control(run_dir.control, order)
     steps.sample(run_dir.control, order, runner)
-    steps.plan(run_dir.control, order)
-    steps.make(run_dir.control, order, runner)
+    steps.plan(run_dir.control, order, "control plan")
+    steps.make(run_dir.control, order, runner, "control make")
 
 
 def builder(part: DictConfig) -> Callable[[], Any]:

@@ -208,7 +208,7 @@ def _unit(vector: Float32[np.ndarray, " c"]) -> Float32[np.ndarray, " c"]:
 # --- plan -------------------------------------------------------------------------------------------------------------
 
 
-def plan(run: RunDir, order: Order) -> None:
+def plan(run: RunDir, order: Order, label: str = "plan") -> None:
     """Gives every person its photographs: plan.parquet, a row group per chunk."""
     if _metadata(run.plan).get("made_from") == order.made_from:
         return
@@ -231,7 +231,7 @@ def plan(run: RunDir, order: Order) -> None:
             }
             columns |= {name: [row.attributes[name] for row in rows] for name in planner.names}
             writer.write_table(pa.table(columns, schema=schema))
-    say(f"plan: {len(ids) * planner.images_per_identity} photographs of {len(ids)} people")
+    say(f"{label}: {len(ids) * planner.images_per_identity} photographs of {len(ids)} people")
 
 
 @dataclass(frozen=True)
@@ -539,11 +539,16 @@ def report(run: RunDir, name: str, licence: str, weights: Path | None) -> None:
         "identities": run.identities,
     }
     write_report(run.report, **told, shards=run.shards, progress=run.progress, plan=run.plan, weights=weights)
-    say(f"report: {run.report}")
+    say(f"report: {_near(run.report)}")
     if read_ledger(run.ledger)["kept"].to_pylist().count(True):
         write_card(run.card, **told, licence=licence)
-        say(f"report: {run.card}")
-    say(f"report: {len(list(run.shards.glob('*.tar')))} shards in {run.shards}")
+        say(f"report: {_near(run.card)}")
+    say(f"report: {len(list(run.shards.glob('*.tar')))} shards in {_near(run.shards)}")
+
+
+def _near(path: Path) -> Path:
+    """As it is named from here, where it lies below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
