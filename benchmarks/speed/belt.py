@@ -1,7 +1,7 @@
 """The belt as a share of the bare generator, both under Ray, and each station: `python -m benchmarks.speed.belt`.
 
-Both are measured in turns in one run. A rate counts the chunks between the first and the last that finished, so that
-starting actors and loading models is not part of it. Results are printed as Markdown.
+Both are measured in turns in one run. A rate counts the chunks that finished after as many as there are
+workers, so that starting actors and loading models is not part of it. Results are printed as Markdown.
 """
 
 from __future__ import annotations
@@ -50,9 +50,10 @@ def timed(runner: Runner, plan: steps.Plan, belt: Mapping[str, Builder]) -> Time
     finished: list[tuple[float, Done]] = []
     for done in runner.run(map(plan.chunk, range(plan.chunks)), belt):
         finished.append((time.perf_counter(), done))
-    rows = [done.result["rows"] for _, done in finished]
-    rate = sum(rows[1:]) / (finished[-1][0] - finished[0][0])
-    seconds = {name: sum(done.seconds[name] for _, done in finished) / sum(rows) for name in belt}
+    warm = len({done.worker for _, done in finished})  # each worker's first chunk pays for imports
+    rows = sum(done.result["rows"] for _, done in finished[warm:])
+    rate = rows / (finished[-1][0] - finished[warm - 1][0])
+    seconds = {name: sum(done.seconds[name] for _, done in finished[warm:]) / rows for name in belt}
     return Timed(rate, seconds)
 
 
@@ -96,12 +97,12 @@ def main() -> None:
         steps.sample(run, order, runner)
         steps.plan(run, order)
         plan = steps.Plan(run.identities, run.plan)
+        pictures = f"{plan.chunks} chunks of {plan.pictures(0)} pictures"
         results: dict[str, list[Timed]] = {"bare": [], "belt": []}
         for _ in range(asked.repeats):
             for name, belt in belts(order, run).items():
                 results[name].append(timed(runner, plan, belt))
     machine = f"{os.cpu_count()} cores, {platform.machine()}"
-    pictures = f"{plan.chunks} chunks of {plan.pictures(0)} pictures"
     print(table(results, f"{date.today()}, {machine}; {pictures}, {asked.repeats} repeats in turns"))
 
 
