@@ -1,12 +1,9 @@
 import numpy as np
 import pytest
 
-from generation.weights import FOLDER
 from generation.world import attribute_table, render, sample_people
 from stages.records import Chunk, Identity, Images, Variation
 from tests.contracts.conftest import build, names
-
-pytestmark = pytest.mark.skipif(not (FOLDER / "weights.json").is_file(), reason="`make weights` has not run yet")
 
 
 @pytest.fixture(params=names("embedder"))
