@@ -160,8 +160,13 @@ def make_weights(
     say(f"weights: wrote {out / 'CARD.md'}")
 
 
+def _told(recipe: WeightsRecipe) -> dict[str, Any]:
+    """All that the recipe says, the second training of the embedders included."""
+    return asdict(recipe) | {"polish_of_embedder_a": asdict(_polish(recipe.embedder_a))}
+
+
 def _claim(work: Path, recipe: WeightsRecipe) -> None:
-    wanted = json.loads(json.dumps(asdict(recipe)))
+    wanted = json.loads(json.dumps(_told(recipe)))
     claim = work / "recipe.json"
     if claim.exists() and json.loads(claim.read_text()) != wanted:
         raise ValueError(
@@ -369,5 +374,4 @@ def _card(listed: Mapping[str, Any], recipe: WeightsRecipe, scores: Mapping[str,
     source = Path(__file__).with_name("weights_card.md.jinja").read_text()
     template = Template(source, undefined=StrictUndefined, trim_blocks=True)
     machine = f"{platform.machine()}, torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
-    told = asdict(recipe) | {"polish_of_embedder_a": asdict(_polish(recipe.embedder_a))}
-    return template.render(listed=listed, recipe=told, scores=scores, machine=machine) + "\n"
+    return template.render(listed=listed, recipe=_told(recipe), scores=scores, machine=machine) + "\n"
