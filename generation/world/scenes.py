@@ -197,6 +197,23 @@ def training_attributes(n: int, rng: np.random.Generator) -> list[Photograph]:
     return photographs
 
 
+def generator_attributes(n: int, rng: np.random.Generator) -> list[Photograph]:
+    """n photographs of one person for training a generator: in the wild, more profiles and ages, some enlarged from few pixels.
+
+    No noise and no JPEG: a latent has no room for them, and a user adds them to finished pictures.
+    """
+    photographs = wild_attributes(n, rng, np.full(n, rng.uniform(10, 70), np.float32))
+    for photograph in photographs:
+        photograph.update(noise=0.0, jpeg_quality=100.0)
+        if rng.random() < 0.2:
+            photograph["yaw_deg"] = float(rng.choice([-1, 1]) * rng.uniform(35, 75))
+        if rng.random() < 0.2:
+            photograph["age_years"] = float(rng.uniform(5, 85))
+        if rng.random() < 0.1:
+            photograph["low_resolution_px"] = float(rng.integers(20, 57))
+    return photographs
+
+
 def _poor_quality(rng: np.random.Generator) -> Photograph:
     return {
         "low_resolution_px": float(rng.integers(14, 29)),

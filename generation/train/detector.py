@@ -1,12 +1,9 @@
-"""Training of the bundled models that see whole pictures: one loop per model, seeded and resumable."""
+"""The detector's training: what it is shown, what it loses by, how it is exported."""
 
 from __future__ import annotations
 
 import math
-import os
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from generation.detector import SIZE_PX, Detector, WithProbability
-
-Say = Callable[[str], None]
+from generation.pixels import as_input
+from generation.train.loop import OneCycle, Say
 
 
 @dataclass(frozen=True)
@@ -42,11 +39,6 @@ class DetectorRecipe:
     precision: str = "bf16"
     threads: int = 2
     checkpoint_every: int = 500
-
-
-def as_input(pixels: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:
-    """RGB bytes to the network's range, (x - 127.5) / 127.5, channels first."""
-    return (pixels.permute(0, 3, 1, 2).float() - 127.5) / 127.5
 
 
 def moved(
@@ -125,26 +117,9 @@ def train_detector(
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     model = Detector().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.peak_lr, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.peak_lr, recipe.steps, pct_start=0.1)
-    first = _resume(folder / "detector.pt", recipe, model, optimiser, schedule)
-    model.train()
-    started, running = time.perf_counter(), 0.0
-    for step in range(first, recipe.steps):
-        rng = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)  # by the step's number alone: resumable
-        loss = _detector_loss(model, pictures, landmarks, recipe, rng)
-        if not torch.isfinite(loss):
-            raise ValueError(f"expected a finite detector loss, got {loss.item()} at step {step}")
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimiser.step()
-        schedule.step()
-        running = loss.item() if step == first else 0.98 * running + 0.02 * loss.item()
-        if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
-            _keep(folder / "detector.pt", recipe, model, optimiser, schedule, step + 1)
-            rate = (step + 1 - first) * recipe.batch_size / (time.perf_counter() - started)
-            say(f"detector: step {step + 1}/{recipe.steps}, loss {running:.4f}, {rate:.0f} pictures/s")
+    OneCycle("detector", model, recipe, folder / "detector.pt").run(
+        lambda rng: _detector_loss(model, pictures, landmarks, recipe, rng), say
+    )
     return model.eval()
 
 
@@ -166,38 +141,6 @@ def _detector_loss(
     with torch.autocast(batch.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
         predicted, logit = model(batch.contiguous(memory_format=torch.channels_last))
     return landmark_loss(predicted[empty:], truth) + 2.0 * F.binary_cross_entropy_with_logits(logit, is_face)
-
-
-def _resume(
-    path: Path, recipe: DetectorRecipe, model: Detector, optimiser: torch.optim.Optimizer, schedule: object
-) -> int:
-    if not path.exists():
-        return 0
-    kept = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
-    if kept["recipe"] != asdict(recipe):
-        raise ValueError(f"expected a checkpoint of {asdict(recipe)} in {path}, got one of {kept['recipe']}")
-    model.load_state_dict(kept["model"])
-    optimiser.load_state_dict(kept["optimiser"])
-    schedule.load_state_dict(kept["schedule"])  # type: ignore[attr-defined]
-    return int(kept["step"])
-
-
-def _keep(
-    path: Path, recipe: DetectorRecipe, model: Detector, optimiser: torch.optim.Optimizer, schedule: object, step: int
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    torch.save(
-        {
-            "recipe": asdict(recipe),
-            "step": step,
-            "model": model.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "schedule": schedule.state_dict(),  # type: ignore[attr-defined]
-        },
-        part,
-    )
-    os.replace(part, path)
 
 
 def export_detector(model: Detector, path: Path) -> None:

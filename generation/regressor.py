@@ -1,0 +1,121 @@
+"""The bundled regressor: what a photograph of the world is like, read from its pixels alone.
+
+It reads what a generator was asked for: pose, expression, gaze, age, light, camera, glasses and hat. It has learnt them
+from renders, where they are exact, of two framings: whole pictures, and the close-ups of `closer`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+SIZE_PX = 112
+CLOSE_UP_OF_PX = 140  # side of the render that a close-up is cut from
+CLOSE_UP_TOP, CLOSE_UP_LEFT = 18, 14
+
+NUMBERS: tuple[str, ...] = (
+    "yaw_deg",
+    "pitch_deg",
+    "roll_deg",
+    "smile",
+    "mouth_open",
+    "brow_raise",
+    "eye_closure",
+    "gaze_yaw_deg",
+    "gaze_pitch_deg",
+    "age_years",
+    "light_azimuth_deg",
+    "light_elevation_deg",
+    "light_warmth",
+    "ambient",
+    "exposure_ev",
+    "white_balance",
+    "blur_px",
+    "low_resolution_px",
+)
+CLASSES: dict[str, int] = {"glasses": 4, "hat": 4}
+LOGARITHMIC = "low_resolution_px"  # read as log2, up to the side of the picture, where it has no effect any more
+
+
+def closer(pictures: UInt8[np.ndarray, "b 140 140 3"]) -> UInt8[np.ndarray, "b 112 112 3"]:
+    """Close-ups: the middle of renders of 140 px."""
+    rows, columns = (slice(start, start + SIZE_PX) for start in (CLOSE_UP_TOP, CLOSE_UP_LEFT))
+    return np.ascontiguousarray(pictures[:, rows, columns])
+
+
+def _conv(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True))
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _conv(channels, channels)
+        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x + self.second(self.first(x)))
+
+
+class Regressor(nn.Module):
+    """Maps RGB pictures, (x - 127.5) / 127.5, to standardised numbers and the logits of glasses and hat.
+
+    Args:
+        mean, std: Of the numbers it is trained on, in the order of `NUMBERS`; low resolution as log2. The defaults are
+            for a model whose state is loaded next.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Float[Tensor, " a"] | None = None, std: Float[Tensor, " a"] | None = None) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            _conv(3, 16, stride=2),  # 56x56: a pupil is three pixels wide in the picture
+            _conv(16, 32, stride=2),  # 28x28
+            _Residual(32),
+            _conv(32, 64, stride=2),  # 14x14
+            _Residual(64),
+            _Residual(64),
+            _conv(64, 128, stride=2),  # 7x7
+            _Residual(128),
+        )
+        self.places = _conv(128, 32)  # where things are is what most attributes are about, so places are not averaged
+        self.out = nn.Sequential(
+            nn.Linear(32 * 7 * 7 + 128, 192),
+            nn.ReLU(inplace=True),
+            nn.Linear(192, len(NUMBERS) + sum(CLASSES.values())),
+        )
+        self.register_buffer("mean", torch.zeros(len(NUMBERS)) if mean is None else mean.clone())
+        self.register_buffer("std", torch.ones(len(NUMBERS)) if std is None else std.clone())
+
+    def forward(
+        self, pixels: Float[Tensor, "b 3 112 112"]
+    ) -> tuple[Float[Tensor, "b a"], Float[Tensor, "b g"], Float[Tensor, "b h"]]:
+        far = self.trunk(pixels)
+        read = self.out(torch.cat([self.places(far).flatten(1), far.mean((2, 3))], 1)).float()
+        numbers, glasses, hat = read.split([len(NUMBERS), *CLASSES.values()], 1)
+        return numbers, glasses, hat
+
+
+class InUnits(nn.Module):
+    """The regressor as it is exported: numbers in the attributes' own units, probabilities of the classes."""
+
+    logarithmic: Tensor
+
+    def __init__(self, regressor: Regressor) -> None:
+        super().__init__()
+        self.regressor = regressor
+        place = NUMBERS.index(LOGARITHMIC)
+        self.register_buffer("logarithmic", torch.arange(len(NUMBERS)) == place, persistent=False)
+
+    def forward(
+        self, pixels: Float[Tensor, "b 3 112 112"]
+    ) -> tuple[Float[Tensor, "b a"], Float[Tensor, "b g"], Float[Tensor, "b h"]]:
+        numbers, glasses, hat = self.regressor(pixels)
+        numbers = numbers * self.regressor.std + self.regressor.mean
+        numbers = torch.where(self.logarithmic, torch.exp2(numbers.clamp(max=10)), numbers)
+        return numbers, glasses.softmax(1), hat.softmax(1)

@@ -1,0 +1,197 @@
+"""The regressor's training: renders of its own people, what it loses by, how it is exported, how far it errs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from generation.pixels import as_input
+from generation.regressor import CLASSES, CLOSE_UP_OF_PX, LOGARITHMIC, NUMBERS, SIZE_PX, InUnits, Regressor, closer
+from generation.train.loop import OneCycle, Say
+from generation.world import CONTROLS, attribute_table, render, sample_people
+from generation.world.scenes import generator_attributes
+
+PEOPLE_STREAM = 7_007  # of SeedSequence: neither the generator nor the embedders are trained on these people
+BLOCK = 25  # people rendered at once
+
+
+@dataclass(frozen=True)
+class RegressorRecipe:
+    """How the regressor is trained.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch_size: Pictures per step.
+        peak_lr: AdamW's learning rate at its highest (one cycle with a cosine end).
+        seed: Of weights, batches and augmentation.
+        precision: "bf16" (autocast; twice as fast on processors that have it) or "fp32".
+        threads: Threads of torch; the result is the same bits for one number of threads.
+    """
+
+    steps: int = 4000
+    batch_size: int = 64
+    peak_lr: float = 2e-3
+    seed: int = 13
+    precision: str = "bf16"
+    threads: int = 1
+    checkpoint_every: int = 200
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examples:
+    """Photographs and what they are like: `attributes` in the order of `CONTROLS`, `labels` whose they are."""
+
+    pictures: UInt8[np.ndarray, "n 112 112 3"]
+    attributes: Float32[np.ndarray, "n a"]
+    labels: Int64[np.ndarray, " n"]
+
+    def of(self, people: range) -> Examples:
+        """Those of some people."""
+        rows = (self.labels >= people.start) & (self.labels < people.stop)
+        return Examples(self.pictures[rows], self.attributes[rows], self.labels[rows])
+
+
+def render_block(folder: Path, first: int, pictures: int, seed: int = 2026, device: str = "cpu") -> Path:
+    """Photographs people `first` to `first + 24`, `pictures` each, in a file that is there once it is whole.
+
+    Every second block is of close-ups, the others of whole pictures.
+    """
+    path = folder / f"{first:06d}.npz"
+    if path.exists():
+        return path
+    rng = np.random.default_rng([PEOPLE_STREAM, seed, first])
+    people = np.repeat(sample_people(BLOCK, rng), pictures, 0)
+    table = attribute_table([row for _ in range(BLOCK) for row in generator_attributes(pictures, rng)])
+    seeds = rng.integers(0, 2**63 - 1, len(table))
+    close = first // BLOCK % 2 == 0
+    drawn = render(people, table, seeds, CLOSE_UP_OF_PX if close else SIZE_PX, device).pixels
+    folder.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.savez(
+            file,
+            pictures=closer(drawn) if close else drawn,
+            attributes=table,
+            labels=np.repeat(np.arange(first, first + BLOCK), pictures),
+        )
+    os.replace(part, path)
+    return path
+
+
+def read_blocks(folder: Path) -> Examples:
+    """All blocks of a folder, in the order of people.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    paths = sorted(folder.glob("*.npz"))
+    if not paths:
+        raise ValueError(f"folder: expected blocks of renders named *.npz, got none in {folder}")
+    blocks = [np.load(path) for path in paths]
+    return Examples(*(np.concatenate([block[name] for block in blocks]) for name in Examples.__slots__))
+
+
+def numbers_of(attributes: Float32[np.ndarray, "n a"]) -> Float32[np.ndarray, "n k"]:
+    """Columns of `NUMBERS`, in the attributes' own units; low resolution up to the picture's side."""
+    numbers = attributes[:, [CONTROLS.index(name) for name in NUMBERS]].copy()
+    place = NUMBERS.index(LOGARITHMIC)
+    numbers[:, place] = np.minimum(numbers[:, place], SIZE_PX)
+    return numbers
+
+
+def classes_of(attributes: Float32[np.ndarray, "n a"], name: str) -> Int64[np.ndarray, " n"]:
+    """The class of an attribute that is a style, 0 to 3."""
+    return np.rint(attributes[:, CONTROLS.index(name)]).astype(np.int64)
+
+
+def train_regressor(
+    examples: Examples, recipe: RegressorRecipe, folder: Path, say: Say = print, device: str = "cpu"
+) -> Regressor:
+    """Trains the regressor, continuing from `folder/regressor.pt` where there is one. Returns it in eval mode.
+
+    Raises:
+        ValueError: If the loss is not finite, naming the step; if a checkpoint in `folder` belongs to another recipe.
+    """
+    torch.set_num_threads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+    numbers = torch.from_numpy(_as_read(numbers_of(examples.attributes)))
+    model = Regressor(numbers.mean(0), numbers.std(0).clamp(min=1e-3)).to(device)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    targets = [numbers, *(torch.from_numpy(classes_of(examples.attributes, name)) for name in CLASSES)]
+    OneCycle("regressor", model, recipe, folder / "regressor.pt").run(
+        lambda rng: _loss(model, examples.pictures, targets, recipe, rng), say
+    )
+    return model.eval()
+
+
+def _as_read(numbers: Float32[np.ndarray, "n k"]) -> Float32[np.ndarray, "n k"]:
+    place = NUMBERS.index(LOGARITHMIC)
+    read = numbers.copy()
+    read[:, place] = np.log2(read[:, place])
+    return read
+
+
+def _loss(
+    model: Regressor,
+    pictures: UInt8[np.ndarray, "n 112 112 3"],
+    targets: list[Tensor],
+    recipe: RegressorRecipe,
+    rng: torch.Generator,
+) -> Float[Tensor, ""]:
+    rows = torch.randint(0, len(pictures), (recipe.batch_size,), generator=rng).sort().values
+    device = model.mean.device
+    batch = shaken(as_input(torch.from_numpy(pictures[rows.numpy()]).to(device)), rng)
+    numbers, glasses, hat = (target[rows].to(device) for target in targets)
+    with torch.autocast(batch.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        read = model(batch.contiguous(memory_format=torch.channels_last))
+    return attribute_loss(read, (numbers - model.mean) / model.std, glasses, hat)
+
+
+def attribute_loss(
+    read: tuple[Float[Tensor, "b a"], Float[Tensor, "b g"], Float[Tensor, "b h"]],
+    numbers: Float[Tensor, "b a"],
+    glasses: Int64[Tensor, " b"],
+    hat: Int64[Tensor, " b"],
+) -> Float[Tensor, ""]:
+    """Smooth L1 on the standardised numbers, summed over attributes, and cross entropy on the two styles."""
+    off = F.smooth_l1_loss(read[0], numbers, beta=0.3, reduction="none").sum(1).mean()
+    return off + F.cross_entropy(read[1], glasses) + F.cross_entropy(read[2], hat)
+
+
+def shaken(pixels: Float[Tensor, "b 3 s s"], rng: torch.Generator) -> Float[Tensor, "b 3 s s"]:
+    """Shifts each picture by up to 5 px and scales it by 0.93 to 1.07; every third has noise. No attribute changes.
+
+    Nothing is mirrored (pose and light would be others) and no colour changes (light and camera would).
+    """
+    count, device = len(pixels), pixels.device
+    scale = torch.empty(count).uniform_(-0.07, 0.07, generator=rng).exp().to(device)
+    shift = (torch.rand(count, 2, generator=rng) * 2 - 1).to(device) * (5 / (pixels.shape[-1] / 2))
+    linear = torch.eye(2, device=device) / scale[:, None, None]
+    grid = F.affine_grid(torch.cat([linear, shift[:, :, None]], 2), list(pixels.shape), align_corners=False)
+    moved = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+    strength = torch.rand(count, generator=rng) * 0.12 * (torch.rand(count, generator=rng) < 1 / 3)
+    noise = torch.randn(pixels.shape, generator=rng) * strength[:, None, None, None]
+    return (moved + noise.to(device)).clamp(-1, 1)
+
+
+def export_regressor(model: Regressor, path: Path) -> None:
+    """Writes the regressor as ONNX: input (N, 3, 112, 112), outputs `numbers` in units, `glasses`, `hat` in [0, 1]."""
+    exported = InUnits(model.float().cpu()).eval()
+    names = ["numbers", *CLASSES]
+    torch.onnx.export(
+        exported,
+        (torch.zeros(2, 3, SIZE_PX, SIZE_PX),),
+        str(path),
+        input_names=["pixels"],
+        output_names=names,
+        dynamic_axes={name: {0: "batch"} for name in ("pixels", *names)},
+        opset_version=17,
+        dynamo=False,
+    )
