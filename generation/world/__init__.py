@@ -1,6 +1,7 @@
 """The procedural face world: people as vectors, photographs as attributes; pictures and their exact ground truth."""
 
 from generation.world.attributes import ATTRIBUTES, CONTROLS, Attribute, attribute_table
+from generation.world.camera import expose
 from generation.world.identity import IDENTITY_DIM, SPACE, TRAITS, sample_people
 from generation.world.render import PARTS, Rendering, render
 
@@ -14,6 +15,7 @@ __all__ = [
     "Attribute",
     "Rendering",
     "attribute_table",
+    "expose",
     "render",
     "sample_people",
 ]

@@ -198,7 +198,7 @@ def training_attributes(n: int, rng: np.random.Generator) -> list[Photograph]:
 
 
 def generator_attributes(n: int, rng: np.random.Generator) -> list[Photograph]:
-    """n photographs of one person for training a generator: in the wild, more profiles and ages, some enlarged from few pixels.
+    """n photographs of one person for training a generator: in the wild, more profiles and ages, some of few pixels.
 
     No noise and no JPEG: a latent has no room for them, and a user adds them to finished pictures.
     """

@@ -1,0 +1,322 @@
+"""The small identity-conditioned latent diffusion model, put together from diffusers' parts.
+
+An autoencoder turns a picture into a grid of latents (Rombach et al., 2022, https://arxiv.org/abs/2112.10752). A UNet
+denoises latents; it is told who by an identity vector and how by a photograph's attributes, each of which may be left
+open. Nothing here draws a random number or knows a face embedder: noise, vectors and losses come from the caller.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from jaxtyping import Bool, Float, Int, UInt8
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SIZE_PX = 112
+FOLD = 2  # pixels a side that become channels before the first convolution: a quarter of the work at full resolution
+
+
+@dataclass(frozen=True)
+class AutoencoderShape:
+    """Channels at 56, 28 and 14 pixels, and channels of the latents."""
+
+    widths: tuple[int, ...] = (32, 64, 128)
+    latent_channels: int = 4
+
+
+class Autoencoder(nn.Module):
+    """Pictures in [-1, 1] <-> latents of zero mean and unit variance: diffusers' KL autoencoder on folded pixels.
+
+    `mean` and `std` per latent channel are measured once the encoder is trained (`measure`), and make the latents what
+    a diffusion model expects of its data.
+    """
+
+    def __init__(self, shape: AutoencoderShape) -> None:
+        super().__init__()
+        self.shape = shape
+        levels, pixels = len(shape.widths), 3 * FOLD**2
+        self.kl = AutoencoderKL(
+            in_channels=pixels,
+            out_channels=pixels,
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            block_out_channels=shape.widths,
+            latent_channels=shape.latent_channels,
+            norm_num_groups=16,
+            mid_block_add_attention=False,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        )
+        self.register_buffer("mean", torch.zeros(shape.latent_channels, 1, 1))
+        self.register_buffer("std", torch.ones(shape.latent_channels, 1, 1))
+
+    def posterior(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]:
+        """Mean and log variance of the raw latents of each picture."""
+        distribution = self.kl.encode(F.pixel_unshuffle(pixels, FOLD)).latent_dist
+        return distribution.mean, distribution.logvar
+
+    def encode(self, pixels: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b c h w"]:
+        """Latents, the mean of the posterior, normalised per channel."""
+        return (self.posterior(pixels)[0] - self.mean) / self.std
+
+    def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 s s"]:
+        """Pictures, not clipped, from normalised latents."""
+        return self.decode_raw(latents * self.std + self.mean)
+
+    def decode_raw(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 s s"]:
+        return F.pixel_shuffle(self.kl.decode(latents).sample, FOLD)
+
+    def measure(self, raw: Float[Tensor, "n c h w"]) -> None:
+        """Sets `mean` and `std` from the raw latents of many pictures."""
+        self.mean.copy_(raw.mean((0, 2, 3))[:, None, None])
+        self.std.copy_(raw.std((0, 2, 3))[:, None, None])
+
+
+@dataclass(frozen=True)
+class Control:
+    """How the model is told one attribute.
+
+    Attributes:
+        name: As the plan names it.
+        low: Smallest value; told as -1.
+        high: Largest value, told as 1; what is larger is told as this.
+        styles: Number of styles of an attribute that is a choice (0, 1, ...); 0 for a quantity.
+        logarithmic: Whether ratios matter, not differences.
+    """
+
+    name: str
+    low: float
+    high: float
+    styles: int = 0
+    logarithmic: bool = False
+
+
+@dataclass(frozen=True)
+class DenoiserShape:
+    """Everything that fixes the denoiser's tensors.
+
+    Attributes:
+        controls: What it is told of a photograph, in the order of the columns of an attribute table.
+        identity_dimensions: Length of an identity vector.
+        widths: Channels at each level; each level has half the side of the one before.
+        layers: Residual blocks per level going down; one more going up.
+        heads: Attention heads.
+        token_width: Length of a token.
+        identity_tokens: Tokens that the projected identity is spread over.
+        context_width: Length of the projected identity.
+        latent_channels: Channels of the latents.
+        latent_size: Side of the latents.
+    """
+
+    controls: tuple[Control, ...]
+    identity_dimensions: int = 128
+    widths: tuple[int, ...] = (96, 192)
+    layers: int = 1
+    heads: int = 4
+    token_width: int = 128
+    identity_tokens: int = 8
+    context_width: int = 256
+    latent_channels: int = 4
+    latent_size: int = 14
+
+
+FREQUENCIES = (1, 2, 4)  # quarter turns of sine and cosine over half an attribute's range
+FEATURES = 1 + 2 * len(FREQUENCIES)
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What the UNet is told: tokens to attend to, and one vector that shifts and scales every block."""
+
+    tokens: Float[Tensor, "b n t"]
+    pooled: Float[Tensor, "b p"]
+
+
+class Denoiser(nn.Module):
+    """diffusers' UNet2DConditionModel with cross-attention on identity tokens and attribute tokens."""
+
+    def __init__(self, shape: DenoiserShape) -> None:
+        super().__init__()
+        self.shape = shape
+        count, width, context = len(shape.controls), shape.token_width, shape.context_width
+        self.project = nn.Linear(shape.identity_dimensions, context)
+        self.nobody = nn.Parameter(torch.zeros(context))  # the context of an identity left open
+        self.spread = nn.Linear(context, shape.identity_tokens * width)
+        self.code = nn.Parameter(torch.randn(count, FEATURES, width) * FEATURES**-0.5)
+        self.place = nn.Parameter(torch.randn(count, width) * 0.5)  # which attribute a token is about
+        self.open = nn.Parameter(torch.randn(count, width) * 0.5)  # the token of an attribute left open
+        self.pool = nn.Sequential(nn.Linear(context + count * width, context), nn.SiLU(), nn.Linear(context, context))
+        self.push = nn.Linear(2, context)  # the guidance that a distilled model is asked for
+        nn.init.zeros_(self.push.weight)
+        nn.init.zeros_(self.push.bias)
+        cross = len(shape.widths)
+        self.unet = UNet2DConditionModel(
+            sample_size=shape.latent_size,
+            in_channels=shape.latent_channels,
+            out_channels=shape.latent_channels,
+            down_block_types=("CrossAttnDownBlock2D",) * cross,
+            up_block_types=("CrossAttnUpBlock2D",) * cross,
+            block_out_channels=shape.widths,
+            layers_per_block=shape.layers,
+            cross_attention_dim=width,
+            attention_head_dim=shape.heads,  # diffusers' name for the number of heads
+            norm_num_groups=16,
+            resnet_time_scale_shift="scale_shift",
+            class_embed_type="projection",
+            projection_class_embeddings_input_dim=context,
+        )
+
+    def context(self, identity: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:
+        """The projected identity, which partial dropout acts on. Vectors are scaled to unit variance per component."""
+        return self.project(identity * identity.shape[1] ** 0.5)
+
+    def condition(
+        self,
+        context: Float[Tensor, "b c"],
+        attributes: Float[Tensor, "b a"],
+        asked: Bool[Tensor, "b a"],
+        guidance: Float[Tensor, "b 2"] | None = None,
+    ) -> Condition:
+        """Tokens and pooled vector of contexts and of attributes, of which only those asked for are looked at.
+
+        `guidance`, of identity and of attributes, is for a model that was distilled to give guided predictions in one
+        pass; None is a guidance of 1.
+        """
+        told = torch.einsum("baf,afw->baw", self._features(attributes), self.code) + self.place
+        told = torch.where(asked[..., None], told, self.open)
+        who = self.spread(context).unflatten(1, (self.shape.identity_tokens, self.shape.token_width))
+        pooled = self.pool(torch.cat([context, told.flatten(1)], 1))
+        if guidance is not None:
+            pooled = pooled + self.push(guidance.to(pooled.dtype) - 1)
+        return Condition(torch.cat([who, told], 1), pooled)
+
+    def forward(
+        self, latents: Float[Tensor, "b c h w"], timesteps: Int[Tensor, " b"], condition: Condition
+    ) -> Float[Tensor, "b c h w"]:
+        """What the model predicts (v or epsilon, as it was trained) of noisy latents."""
+        return self.unet(latents, timesteps, condition.tokens, class_labels=condition.pooled).sample
+
+    def _features(self, attributes: Float[Tensor, "b a"]) -> Float[Tensor, "b a f"]:
+        columns = [_feature(control, attributes[:, i]) for i, control in enumerate(self.shape.controls)]
+        return torch.stack(columns, 1)
+
+
+def _feature(control: Control, value: Float[Tensor, " b"]) -> Float[Tensor, "b f"]:
+    """A choice as one of few, a quantity as itself and sines and cosines of it."""
+    if control.styles:
+        return F.one_hot(value.nan_to_num().round().long().clamp(0, control.styles - 1), FEATURES).to(value.dtype)
+    value = value.nan_to_num(control.low).clamp(control.low, control.high)
+    low, high = value.new_tensor(control.low), value.new_tensor(control.high)
+    if control.logarithmic:
+        value, low, high = value.log(), low.log(), high.log()
+    u = 2 * (value - low) / (high - low) - 1
+    waves = [wave(u * (torch.pi / 2 * k)) for k in FREQUENCIES for wave in (torch.sin, torch.cos)]
+    return torch.stack([u, *waves], 1)
+
+
+NOISE_SCHEDULE = {
+    # Cosine (Nichol and Dhariwal, 2021, equation 17): a grid of 14 x 14 loses its content sooner than one of 64 x 64.
+    "num_train_timesteps": 1000,
+    "beta_schedule": "squaredcos_cap_v2",
+    "rescale_betas_zero_snr": True,  # the last step is pure noise, as sampling begins (Lin et al., 2024, algorithm 1)
+    "timestep_spacing": "trailing",
+}
+
+
+def alpha_bars() -> Float[Tensor, " t"]:
+    """Cumulative products of 1 - beta at the 1000 times of training."""
+    return DDIMScheduler(**NOISE_SCHEDULE).alphas_cumprod.float()
+
+
+@dataclass(frozen=True, eq=False)
+class FaceDiffusion:
+    """The whole generator: what makes latents of a person's photograph, and what makes pictures of latents.
+
+    Attributes:
+        autoencoder: Its decoder draws; its encoder is for training.
+        denoiser: In the latents of that autoencoder.
+        space: Of the embedder whose unit vectors the denoiser is conditioned on.
+        prediction: "v" or "epsilon": what the denoiser was trained to predict.
+        distilled: Whether one pass of the denoiser gives a guided prediction, by the guidance it is told.
+    """
+
+    autoencoder: Autoencoder
+    denoiser: Denoiser
+    space: str
+    prediction: str = "v"
+    distilled: bool = False
+
+    def to(self, device: str, dtype: torch.dtype) -> FaceDiffusion:
+        """Moves both networks, in place, for inference: no gradients, channels last."""
+        for network in (self.autoencoder, self.denoiser):
+            network.to(device, dtype).to(memory_format=torch.channels_last)
+            network.eval().requires_grad_(False)
+        return self
+
+
+def save(model: FaceDiffusion, path: Path) -> None:
+    """Writes one .safetensors file, numbers in half precision, all that is needed to build the networks in its header."""
+    tensors = {
+        f"{part}.{name}": value.detach().cpu().to(torch.float16).contiguous()
+        for part, network in (("autoencoder", model.autoencoder), ("denoiser", model.denoiser))
+        for name, value in network.state_dict().items()
+    }
+    about = {
+        "autoencoder": asdict(model.autoencoder.shape),
+        "denoiser": asdict(model.denoiser.shape),
+        "space": model.space,
+        "prediction": model.prediction,
+        "distilled": model.distilled,
+    }
+    part = path.with_suffix(".part")
+    save_file(tensors, part, {HEADER: json.dumps(about, sort_keys=True)})
+    os.replace(part, path)
+
+
+HEADER = "facemint"  # the one entry of the file's metadata
+
+
+def load(path: Path) -> FaceDiffusion:
+    """Reads a file that `save` wrote, in single precision.
+
+    Raises:
+        ValueError: If the file is no such file, or its tensors are not those that its header describes.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {}).get(HEADER, "null"))
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except SafetensorError as error:
+        raise ValueError(f"expected {path.name} to be a safetensors file, got: {error}") from error
+    if about is None:
+        raise ValueError(
+            f"expected {path.name} to say what model it is in its metadata under {HEADER!r}, found nothing"
+        )
+    widths = {part: tuple(about[part]["widths"]) for part in ("autoencoder", "denoiser")}
+    controls = tuple(Control(**control) for control in about["denoiser"]["controls"])
+    autoencoder = Autoencoder(AutoencoderShape(**about["autoencoder"] | {"widths": widths["autoencoder"]}))
+    denoiser = Denoiser(DenoiserShape(**about["denoiser"] | {"widths": widths["denoiser"], "controls": controls}))
+    for part, network in (("autoencoder", autoencoder), ("denoiser", denoiser)):
+        prefix = f"{part}."
+        own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        try:
+            network.load_state_dict(own)
+        except RuntimeError as error:
+            raise ValueError(f"expected {path.name} to hold the tensors of its {part}, got: {error}") from error
+    return FaceDiffusion(autoencoder, denoiser, about["space"], about["prediction"], about["distilled"])
+
+
+@torch.no_grad()
+def decoded(autoencoder: Autoencoder, latents: Float[Tensor, "b c h w"]) -> UInt8[Tensor, "b s s 3"]:
+    """RGB bytes of latents, on the latents' device."""
+    dtype = next(autoencoder.parameters()).dtype
+    pictures = autoencoder.decode(latents.to(dtype).contiguous(memory_format=torch.channels_last)).float()
+    return (pictures.permute(0, 2, 3, 1) * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,108 @@
+"""Sampling of the bundled model with diffusers' schedulers: one noise seed per row, drawn on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, LCMScheduler
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from generation.diffusion import NOISE_SCHEDULE, Condition, Denoiser
+
+SCHEDULERS: dict[str, Callable[..., object]] = {
+    "ddim": partial(DDIMScheduler, clip_sample=False, set_alpha_to_one=True),  # Song et al., 2021, equation 12, eta 0
+    "dpm": partial(DPMSolverMultistepScheduler, algorithm_type="dpmsolver++", solver_order=2),  # Lu et al., 2022
+    "lcm": partial(LCMScheduler, original_inference_steps=50),  # Luo et al., 2023
+    "ddpm": partial(DDPMScheduler, clip_sample=False),  # Ho et al., 2020, algorithm 2; a thousand steps
+}
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How far a prediction is pushed along what a condition changes; 1 is not at all.
+
+    With who = identity and how = attributes, the guided prediction is
+    e(nobody, open) + attributes * (e(nobody, how) - e(nobody, open)) + identity * (e(who, how) - e(nobody, how)),
+    Brooks et al. (2023, https://arxiv.org/abs/2211.09800), equation 3. Passes of the network that cancel are not made.
+    """
+
+    identity: float = 1.0
+    attributes: float = 1.0
+
+    @property
+    def weights(self) -> tuple[float, float, float]:
+        """Of e(who, how), e(nobody, how), e(nobody, open)."""
+        return self.identity, self.attributes - self.identity, 1.0 - self.attributes
+
+
+def noise_of(
+    seeds: Int64[np.ndarray, " b"], shape: tuple[int, ...]
+) -> tuple[Float[Tensor, "b c h w"], list[torch.Generator]]:
+    """Standard normal numbers, each row from its own seed, and the generators that go on from there."""
+    generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+    return torch.stack([torch.randn(shape, generator=rng) for rng in generators]), generators
+
+
+@torch.no_grad()
+def sample(
+    model: Denoiser,
+    vectors: Float[Tensor, "b d"],
+    attributes: Float[Tensor, "b a"],
+    asked: Bool[Tensor, "b a"],
+    someone: Bool[Tensor, " b"],
+    seeds: Int64[np.ndarray, " b"],
+    scheduler: str,
+    steps: int,
+    guidance: Guidance,
+    prediction: str = "v",
+) -> Float[Tensor, "b c h w"]:
+    """Latents of the photographs asked for."""
+    shape = model.shape
+    device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
+    kind = "v_prediction" if prediction == "v" else "epsilon"
+    plan = SCHEDULERS[scheduler](prediction_type=kind, **NOISE_SCHEDULE)
+    plan.set_timesteps(steps)
+    latents, generators = noise_of(seeds, (shape.latent_channels, shape.latent_size, shape.latent_size))
+    latents = latents.to(device)
+    passes = [
+        (weight, condition)
+        for weight, condition in zip(
+            guidance.weights, _conditions(model, vectors, attributes, asked, someone), strict=True
+        )
+        if weight
+    ]
+    told = Condition(torch.cat([c.tokens for _, c in passes]), torch.cat([c.pooled for _, c in passes]))
+    weights = torch.tensor([weight for weight, _ in passes], device=device)[:, None, None, None, None]
+    extra = {"generator": generators} if scheduler in ("lcm", "ddpm") else {}
+    for time in plan.timesteps:
+        twice = plan.scale_model_input(latents, time).repeat(len(passes), 1, 1, 1)
+        times = torch.full((len(twice),), int(time), device=device)
+        predicted = model(twice.to(dtype).contiguous(memory_format=torch.channels_last), times, told).float()
+        guided = (weights * predicted.unflatten(0, (len(passes), -1))).sum(0)
+        latents = plan.step(guided, time, latents, **extra).prev_sample
+    return latents
+
+
+def _conditions(
+    model: Denoiser,
+    vectors: Float[Tensor, "b d"],
+    attributes: Float[Tensor, "b a"],
+    asked: Bool[Tensor, "b a"],
+    someone: Bool[Tensor, " b"],
+) -> list[Condition]:
+    """Of (who, how), (nobody, how), (nobody, open)."""
+    dtype = next(model.parameters()).dtype
+    context = model.context(vectors.to(dtype))
+    nobody = model.nobody.expand_as(context)
+    who = torch.where(someone[:, None], context, nobody)
+    attributes = attributes.to(dtype)
+    return [
+        model.condition(who, attributes, asked),
+        model.condition(nobody, attributes, asked),
+        model.condition(nobody, attributes, torch.zeros_like(asked)),
+    ]

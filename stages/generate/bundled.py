@@ -1,0 +1,182 @@
+"""The bundled generator: the small latent diffusion model, trained on renders alone, conditioned on embedder A."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int64, UInt8
+
+from generation import diffusion
+from generation.sampling import SCHEDULERS, Guidance, sample
+from generation.weights import FOLDER, bundled
+from generation.world import ATTRIBUTES, CONTROLS, expose
+from stages.records import Chunk, Images
+
+NAME = "generator"  # in weights.json
+CAMERA = (
+    "noise",
+    "jpeg_quality",
+)  # done to the finished picture as the world's camera does: no latent has room for them
+LEFT_OUT = ("background",)  # a seed, which cannot be learned: every photograph has a background of its own
+UNIT = 1e-3  # how far a unit vector's norm may be from 1
+PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+class Bundled:
+    """Photographs the people of a chunk: unit vectors of embedder A in, close-ups out.
+
+    An attribute that a plan does not name is left open: the model chooses. (In the world it would be neutral.)
+
+    Args:
+        space: Of the vectors, literally: the space of the embedder that the model was trained with.
+        steps: Denoising steps, 1 to 1000.
+        scheduler: "dpm" (DPM-Solver++), "ddim", "lcm", or "ddpm" (ancestral, the slow loop of IDiff-Face).
+        guidance_identity: 1 for none; how far the identity is pushed.
+        guidance_attributes: 1 for none; how far the attributes are pushed.
+        precision: "bf16" (twice as fast on processors that have it) or "fp32".
+        device: Of torch. Pictures of different devices and precisions are alike, not equal.
+        threads: Threads of torch while it draws, at least 1.
+        batch_size: Pictures at a time, at least 1: every batch has this shape, so that no picture depends on its chunk.
+        weights: Folder of `weights.json` and the model.
+    Raises:
+        ValueError: If an argument is out of range, the space is another, or the weights are not those listed.
+    """
+
+    controls = tuple(name for name in CONTROLS if name not in LEFT_OUT)
+    ranges = {name: (a.low, a.high) for name, a in ATTRIBUTES.items() if name not in LEFT_OUT}  # noqa: RUF012
+    licence = "this project's own: trained on its procedural world's renders alone"
+    unit_vectors = True
+    size_px = diffusion.SIZE_PX
+
+    @staticmethod
+    def check_weights(weights: str | Path = FOLDER) -> None:
+        """Preflight's question, answered without a model loaded: is the right file there?
+
+        Raises:
+            ValueError: If the file is missing or not the one listed.
+        """
+        bundled(NAME, Path(weights)).verify()
+
+    def __init__(
+        self,
+        space: str,
+        steps: int = 8,
+        scheduler: str = "dpm",
+        guidance_identity: float = 2.0,
+        guidance_attributes: float = 2.0,
+        precision: str = "bf16",
+        device: str = "cpu",
+        threads: int = 1,
+        batch_size: int = 16,
+        weights: str | Path = FOLDER,
+    ) -> None:
+        if scheduler not in SCHEDULERS:
+            raise ValueError(f"scheduler: expected one of {', '.join(SCHEDULERS)}, got {scheduler!r}")
+        if not 1 <= steps <= 1000:
+            raise ValueError(f"steps: expected 1 to 1000, got {steps}")
+        for name, value in (("guidance_identity", guidance_identity), ("guidance_attributes", guidance_attributes)):
+            if not 0 <= value <= 20:
+                raise ValueError(f"{name}: expected 0 to 20, got {value}")
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+        if threads < 1 or batch_size < 1:
+            raise ValueError(f"threads, batch_size: expected at least 1, got {threads}, {batch_size}")
+        if device != "cpu" and not torch.cuda.is_available():
+            raise ValueError(f"device: expected 'cpu' where torch sees no CUDA device, got {device!r}")
+        model = diffusion.load(bundled(NAME, Path(weights)).verify())
+        if space != model.space:
+            raise ValueError(f"space: expected {model.space!r}, which the weights were trained with, got {space!r}")
+        self.space, self.steps, self.scheduler, self.threads = space, steps, scheduler, threads
+        self.device, self._batch_size = device, batch_size
+        self._guidance = Guidance(guidance_identity, guidance_attributes)
+        self._model = model.to(device, PRECISIONS[precision])
+        self._told = [control.name for control in model.denoiser.shape.controls]
+
+    def __call__(self, chunk: Chunk) -> Images:
+        """Raises ValueError if a vector is no unit vector of the space, or an attribute is unknown or out of range."""
+        vector_of = {person.id: person.vector for person in chunk.identities}
+        for person in chunk.identities:
+            self._check_vector(person.id, person.vector)
+        for row in chunk.variations:
+            _check_attributes(row.key, row.attributes)
+        rows = chunk.variations
+        vectors = np.stack([vector_of[row.identity_id] for row in rows])
+        table = np.array([[row.attributes.get(name, np.nan) for name in self._told] for row in rows], np.float32)
+        seeds = np.array([row.seed for row in rows], np.int64)
+        pixels = self._drawn(vectors, table, np.ones(len(rows), bool), seeds)
+        for picture, row in zip(pixels, rows, strict=True):
+            _through_the_camera(picture, row.attributes, row.seed)
+        return Images(chunk, pixels)
+
+    def strangers(self, seeds: Int64[np.ndarray, " b"]) -> UInt8[np.ndarray, "b 112 112 3"]:
+        """Pictures of nobody asked for, all attributes left open: samples of the unconditional model."""
+        b, shape = len(seeds), self._model.denoiser.shape
+        nobody = np.zeros((b, shape.identity_dimensions), np.float32)
+        table = np.full((b, len(self._told)), np.nan, np.float32)
+        return self._drawn(nobody, table, np.zeros(b, bool), seeds)
+
+    def _drawn(
+        self,
+        vectors: Float32[np.ndarray, "b d"],
+        table: Float32[np.ndarray, "b a"],
+        someone: Bool[np.ndarray, " b"],
+        seeds: Int64[np.ndarray, " b"],
+    ) -> UInt8[np.ndarray, "b 112 112 3"]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        parts = [self._batch(vectors[s], table[s], someone[s], seeds[s]) for s in self._slices(len(seeds))]
+        torch.set_num_threads(before)  # of the process, in which a recogniser may be trained next
+        return np.concatenate(parts)
+
+    def _slices(self, rows: int) -> Iterator[slice]:
+        return (slice(first, first + self._batch_size) for first in range(0, rows, self._batch_size))
+
+    def _batch(self, vectors: np.ndarray, table: np.ndarray, someone: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        rows = len(seeds)
+        filled = [np.concatenate([a, np.repeat(a[-1:], self._batch_size - rows, 0)]) for a in (vectors, table, someone)]
+        vector, attributes, who = (torch.from_numpy(array).to(self.device) for array in filled)
+        seeds = np.concatenate([seeds, np.repeat(seeds[-1:], self._batch_size - rows)])
+        latents = sample(
+            self._model.denoiser,
+            vector,
+            attributes,
+            ~attributes.isnan(),
+            who,
+            seeds,
+            self.scheduler,
+            self.steps,
+            self._guidance,
+            self._model.prediction,
+        )
+        pixels = diffusion.decoded(self._model.autoencoder, latents)
+        return pixels[:rows].cpu().numpy()
+
+    def _check_vector(self, person: int, vector: np.ndarray) -> None:
+        wanted = self._model.denoiser.shape.identity_dimensions
+        if vector.shape != (wanted,):
+            raise ValueError(f"identity {person}: expected a vector of {wanted} numbers, got shape {vector.shape}")
+        norm = float(np.linalg.norm(vector))
+        if not abs(norm - 1) <= UNIT:  # NaN is not, either
+            raise ValueError(f"identity {person}: expected a unit vector of {self.space}, got norm {norm:.4g}")
+
+
+def _check_attributes(key: str, attributes: object) -> None:
+    for name, value in dict(attributes).items():  # type: ignore[call-overload]
+        if name not in Bundled.ranges:
+            raise ValueError(f"{key}: unknown attribute {name!r}, expected one of {', '.join(Bundled.controls)}")
+        low, high = Bundled.ranges[name]
+        if not low <= value <= high:
+            raise ValueError(f"{key}: expected {low:g} <= {name} <= {high:g}, got {value}")
+
+
+def _through_the_camera(picture: UInt8[np.ndarray, "112 112 3"], attributes: object, seed: int) -> None:
+    """Adds the noise and the JPEG losses that were asked for, in place."""
+    asked = {name: value for name, value in dict(attributes).items() if name in CAMERA}  # type: ignore[call-overload]
+    noise, quality = asked.get("noise", 0.0), asked.get("jpeg_quality", 100.0)
+    if noise > 0 or quality < 100:
+        sharp = ATTRIBUTES["low_resolution_px"].neutral
+        rng = np.random.default_rng(seed)
+        picture[:] = expose(picture.astype(np.float32) / 255, 0.0, noise, quality, sharp, rng)
