@@ -11,6 +11,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -222,7 +223,8 @@ def _feature(control: Control, value: Float[Tensor, " b"]) -> Float[Tensor, "b f
     return torch.stack([u, *waves], 1)
 
 
-NOISE_SCHEDULE = {
+PREDICTIONS = {"v": "v_prediction", "epsilon": "epsilon"}  # ours: diffusers' names
+NOISE_SCHEDULE: dict[str, Any] = {
     # Cosine (Nichol and Dhariwal, 2021, equation 17): a grid of 14 x 14 loses its content sooner than one of 64 x 64.
     "num_train_timesteps": 1000,
     "beta_schedule": "squaredcos_cap_v2",
@@ -231,9 +233,22 @@ NOISE_SCHEDULE = {
 }
 
 
-def alpha_bars() -> Float[Tensor, " t"]:
+def noise_schedule(prediction: str = "v") -> dict[str, Any]:
+    """The arguments of diffusers' schedulers for a model that predicts "v" or "epsilon".
+
+    Noise cannot be told from pure noise, so a model that predicts epsilon has a last step that is not quite pure.
+
+    Raises:
+        ValueError: If the prediction is neither.
+    """
+    if prediction not in PREDICTIONS:
+        raise ValueError(f"prediction: expected one of {', '.join(PREDICTIONS)}, got {prediction!r}")
+    return NOISE_SCHEDULE | {"rescale_betas_zero_snr": prediction == "v", "prediction_type": PREDICTIONS[prediction]}
+
+
+def alpha_bars(prediction: str = "v") -> Float[Tensor, " t"]:
     """Cumulative products of 1 - beta at the 1000 times of training."""
-    return DDIMScheduler(**NOISE_SCHEDULE).alphas_cumprod.float()
+    return DDIMScheduler(**noise_schedule(prediction)).alphas_cumprod.float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,26 +307,44 @@ def load(path: Path) -> FaceDiffusion:
     """
     try:
         with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get(HEADER, "null"))
+            header = (file.metadata() or {}).get(HEADER)
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a mapping
     except SafetensorError as error:
         raise ValueError(f"expected {path.name} to be a safetensors file, got: {error}") from error
-    if about is None:
+    if header is None:
         raise ValueError(
             f"expected {path.name} to say what model it is in its metadata under {HEADER!r}, found nothing"
         )
-    widths = {part: tuple(about[part]["widths"]) for part in ("autoencoder", "denoiser")}
+    try:
+        model = _built(json.loads(header))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"expected {path.name} to describe a model of this version, got {header}: {error}") from error
+    _fill(model, tensors, path.name)
+    return model
+
+
+def _built(about: dict[str, Any]) -> FaceDiffusion:
+    """The networks that a header describes, with the weights that they are born with."""
+    shapes = {part: about[part] | {"widths": tuple(about[part]["widths"])} for part in ("autoencoder", "denoiser")}
     controls = tuple(Control(**control) for control in about["denoiser"]["controls"])
-    autoencoder = Autoencoder(AutoencoderShape(**about["autoencoder"] | {"widths": widths["autoencoder"]}))
-    denoiser = Denoiser(DenoiserShape(**about["denoiser"] | {"widths": widths["denoiser"], "controls": controls}))
-    for part, network in (("autoencoder", autoencoder), ("denoiser", denoiser)):
+    noise_schedule(about["prediction"])
+    return FaceDiffusion(
+        Autoencoder(AutoencoderShape(**shapes["autoencoder"])),
+        Denoiser(DenoiserShape(**shapes["denoiser"] | {"controls": controls})),
+        about["space"],
+        about["prediction"],
+        about["distilled"],
+    )
+
+
+def _fill(model: FaceDiffusion, tensors: dict[str, Tensor], name: str) -> None:
+    for part, network in (("autoencoder", model.autoencoder), ("denoiser", model.denoiser)):
         prefix = f"{part}."
-        own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         try:
             network.load_state_dict(own)
         except RuntimeError as error:
-            raise ValueError(f"expected {path.name} to hold the tensors of its {part}, got: {error}") from error
-    return FaceDiffusion(autoencoder, denoiser, about["space"], about["prediction"], about["distilled"])
+            raise ValueError(f"expected {name} to hold the tensors of its {part}, got: {error}") from error
 
 
 @torch.no_grad()

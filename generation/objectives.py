@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -92,7 +92,9 @@ def min_snr_weight(kind: str, alpha_bar: Float[Tensor, " b"], gamma: float) -> F
     """min(SNR, gamma) as a weight of x0, turned into one of the prediction: over SNR for epsilon, over SNR + 1 for v
     (Hang et al., 2023, section 3.4, https://arxiv.org/abs/2303.09556)."""
     snr = alpha_bar / (1 - alpha_bar)
-    return snr.clamp(max=gamma) / (snr if kind == "epsilon" else snr + 1)
+    if kind == "epsilon":
+        return (gamma / snr).clamp(max=1)  # min(SNR, gamma) / SNR, which is 1 where SNR is 0
+    return snr.clamp(max=gamma) / (snr + 1)
 
 
 def denoising_loss(
@@ -113,3 +115,21 @@ def partially_dropped(context: Float[Tensor, "b c"], kept: Bool[Tensor, "b c"], 
     """Contextual partial dropout (Boutros et al., 2023, IDiff-Face, section 3.3): components of the projected identity
     dropped with probability p, the others scaled by 1 / (1 - p)."""
     return context * kept / (1 - p)
+
+
+def identity_distance(seen: Float[Tensor, "b d"], wanted: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
+    """1 - cosine of the face that is seen and the one that was asked for: 0 for the same, 2 for the opposite."""
+    return 1 - F.cosine_similarity(seen, wanted, dim=1)
+
+
+def identity_triplet(
+    seen: Float[Tensor, "b d"], wanted: Float[Tensor, "b d"], other: Float[Tensor, "b d"], margin: float = 1.0
+) -> Float[Tensor, " b"]:
+    """max(0, d(seen, wanted) - d(seen, other) + margin) with d = 1 - cosine (ID-Booth, Tomasevic et al., 2025, equation 5,
+    https://arxiv.org/abs/2504.07392): nearer to who was asked for than to somebody else."""
+    return (identity_distance(seen, wanted) - identity_distance(seen, other) + margin).clamp(min=0)
+
+
+def lateness_weight(timesteps: Int[Tensor, " b"], times: int) -> Float[Tensor, " b"]:
+    """(1 - t / T)^2, ID-Booth's weight of an identity term: an estimate from noise shows no face yet."""
+    return (1 - timesteps / times).square()

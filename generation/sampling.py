@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +13,13 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler,
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from generation.diffusion import NOISE_SCHEDULE, Condition, Denoiser
+from generation.diffusion import Condition, Denoiser, noise_schedule
 
+LCM_STEPS = 50  # of the solver that a consistency model is distilled from: it takes no more of its own
 SCHEDULERS: dict[str, Callable[..., object]] = {
     "ddim": partial(DDIMScheduler, clip_sample=False, set_alpha_to_one=True),  # Song et al., 2021, equation 12, eta 0
     "dpm": partial(DPMSolverMultistepScheduler, algorithm_type="dpmsolver++", solver_order=2),  # Lu et al., 2022
-    "lcm": partial(LCMScheduler, original_inference_steps=50),  # Luo et al., 2023
+    "lcm": partial(LCMScheduler, original_inference_steps=LCM_STEPS),  # Luo et al., 2023
     "ddpm": partial(DDPMScheduler, clip_sample=False),  # Ho et al., 2020, algorithm 2; a thousand steps
 }
 
@@ -64,8 +66,7 @@ def sample(
     """Latents of the photographs asked for."""
     shape = model.shape
     device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
-    kind = "v_prediction" if prediction == "v" else "epsilon"
-    plan = SCHEDULERS[scheduler](prediction_type=kind, **NOISE_SCHEDULE)
+    plan: Any = SCHEDULERS[scheduler](**noise_schedule(prediction))
     plan.set_timesteps(steps)
     latents, generators = noise_of(seeds, (shape.latent_channels, shape.latent_size, shape.latent_size))
     latents = latents.to(device)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
 
 from generation import diffusion
-from generation.sampling import SCHEDULERS, Guidance, sample
+from generation.sampling import LCM_STEPS, SCHEDULERS, Guidance, sample
 from generation.weights import FOLDER, bundled
 from generation.world import ATTRIBUTES, CONTROLS, expose
 from stages.records import Chunk, Images
@@ -32,7 +32,7 @@ class Bundled:
 
     Args:
         space: Of the vectors, literally: the space of the embedder that the model was trained with.
-        steps: Denoising steps, 1 to 1000.
+        steps: Denoising steps, 1 to 1000; at most 50 with "lcm".
         scheduler: "dpm" (DPM-Solver++), "ddim", "lcm", or "ddpm" (ancestral, the slow loop of IDiff-Face).
         guidance_identity: 1 for none; how far the identity is pushed.
         guidance_attributes: 1 for none; how far the attributes are pushed.
@@ -75,8 +75,9 @@ class Bundled:
     ) -> None:
         if scheduler not in SCHEDULERS:
             raise ValueError(f"scheduler: expected one of {', '.join(SCHEDULERS)}, got {scheduler!r}")
-        if not 1 <= steps <= 1000:
-            raise ValueError(f"steps: expected 1 to 1000, got {steps}")
+        most = LCM_STEPS if scheduler == "lcm" else 1000
+        if not 1 <= steps <= most:
+            raise ValueError(f"steps: expected 1 to {most} with scheduler {scheduler!r}, got {steps}")
         for name, value in (("guidance_identity", guidance_identity), ("guidance_attributes", guidance_attributes)):
             if not 0 <= value <= 20:
                 raise ValueError(f"{name}: expected 0 to 20, got {value}")
