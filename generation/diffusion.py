@@ -190,7 +190,8 @@ class Denoiser(nn.Module):
         `guidance`, of identity and of attributes, is for a model that was distilled to give guided predictions in one
         pass; None is a guidance of 1.
         """
-        told = torch.einsum("baf,afw->baw", self._features(attributes), self.code) + self.place
+        features = self._features(attributes.float()).to(self.code.dtype)
+        told = torch.einsum("baf,afw->baw", features, self.code) + self.place
         told = torch.where(asked[..., None], told, self.open)
         who = self.spread(context).unflatten(1, (self.shape.identity_tokens, self.shape.token_width))
         pooled = self.pool(torch.cat([context, told.flatten(1)], 1))

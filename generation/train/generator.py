@@ -109,14 +109,14 @@ def train_generator(
     first = checkpoint.resume(device)
     trained = model if ranks == 1 else nn.parallel.DistributedDataParallel(_Loss(model))
     bars = alpha_bars().to(device)
-    others = _Others(data)
+    others = others_of(data)
     started, running = time.perf_counter(), 0.0
     model.train()
     loss_of = trained if ranks > 1 else _Loss(model)
     for step in range(first, recipe.steps):
         for group in optimiser.param_groups:
-            group["lr"] = recipe.peak_lr * _lr_share(step, recipe)
-        batch = _draw(data, others, recipe, shape, step, rank, ranks, device)
+            group["lr"] = recipe.peak_lr * lr_share(step, recipe)
+        batch = draw(data, others, recipe, shape, step, rank, ranks, device)
         optimiser.zero_grad(set_to_none=True)
         with torch.autocast(device, torch.bfloat16, enabled=recipe.precision == "bf16"):
             loss = loss_of(batch, recipe, bars)
@@ -139,14 +139,14 @@ def train_generator(
     return average.eval()
 
 
-def _lr_share(step: int, recipe: GeneratorRecipe) -> float:
+def lr_share(step: int, recipe: GeneratorRecipe) -> float:
     if step < recipe.warmup_steps:
         return (step + 1) / recipe.warmup_steps
     done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
     return 0.05 + 0.95 * 0.5 * (1 + float(np.cos(np.pi * done)))
 
 
-class _Others:
+class Others:
     """Picks another picture of a person as the source of its vector."""
 
     def __init__(self, data: Photographs) -> None:
@@ -165,6 +165,10 @@ class _Others:
         return int(rows[int(draw * len(rows))]) if len(rows) else row
 
 
+def others_of(data: Photographs) -> Others:
+    return Others(data)
+
+
 @dataclass(eq=False)
 class Batch:
     latents: Tensor
@@ -175,14 +179,15 @@ class Batch:
     asked: Tensor
     someone: Tensor
     kept: Tensor
+    uniform: Tensor
 
 
-def _draw(data, others, recipe, shape, step, rank, ranks, device) -> Batch:
+def draw(data, others, recipe, shape, step, rank, ranks, device) -> Batch:
     """The batch of a step, by its number alone; each process takes its part of the same draw."""
     rng = rng_of_step(recipe.seed, step)
     size = recipe.batch_size
     rows = torch.randint(0, len(data.latents), (size,), generator=rng)
-    uniform = torch.rand(size, 6, generator=rng)
+    uniform = torch.rand(size, 8, generator=rng)
     asked = torch.rand(size, len(shape.controls), generator=rng) >= 2 * recipe.attribute_open * uniform[:, :1]
     asked &= uniform[:, 1:2] >= recipe.attributes_open
     someone = uniform[:, 2] >= recipe.identity_open
@@ -205,6 +210,7 @@ def _draw(data, others, recipe, shape, step, rank, ranks, device) -> Batch:
         asked[part],
         someone[part],
         kept[part],
+        uniform[part, 6:],
     )
     return Batch(*[tensor.to(device) for tensor in tensors])
 
