@@ -40,11 +40,14 @@ class Autoencoder(nn.Module):
     a diffusion model expects of its data.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, shape: AutoencoderShape) -> None:
         super().__init__()
         self.shape = shape
         levels, pixels = len(shape.widths), 3 * FOLD**2
-        self.kl = AutoencoderKL(
+        self.kl: Any = AutoencoderKL(
             in_channels=pixels,
             out_channels=pixels,
             down_block_types=("DownEncoderBlock2D",) * levels,
@@ -159,7 +162,7 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.push.weight)
         nn.init.zeros_(self.push.bias)
         cross = len(shape.widths)
-        self.unet = UNet2DConditionModel(
+        self.unet: Any = UNet2DConditionModel(
             sample_size=shape.latent_size,
             in_channels=shape.latent_channels,
             out_channels=shape.latent_channels,
@@ -191,7 +194,8 @@ class Denoiser(nn.Module):
         `guidance`, of identity and of attributes, is for a model that was distilled to give guided predictions in one
         pass; None is a guidance of 1.
         """
-        told = torch.einsum("baf,afw->baw", self._features(attributes), self.code) + self.place
+        features = self._features(attributes.float()).to(self.code.dtype)
+        told = torch.einsum("baf,afw->baw", features, self.code) + self.place
         told = torch.where(asked[..., None], told, self.open)
         who = self.spread(context).unflatten(1, (self.shape.identity_tokens, self.shape.token_width))
         pooled = self.pool(torch.cat([context, told.flatten(1)], 1))
@@ -248,7 +252,8 @@ def noise_schedule(prediction: str = "v") -> dict[str, Any]:
 
 def alpha_bars(prediction: str = "v") -> Float[Tensor, " t"]:
     """Cumulative products of 1 - beta at the 1000 times of training."""
-    return DDIMScheduler(**noise_schedule(prediction)).alphas_cumprod.float()
+    scheduler: Any = DDIMScheduler(**noise_schedule(prediction))
+    return scheduler.alphas_cumprod.float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,13 +277,13 @@ class FaceDiffusion:
     def to(self, device: str, dtype: torch.dtype) -> FaceDiffusion:
         """Moves both networks, in place, for inference: no gradients, channels last."""
         for network in (self.autoencoder, self.denoiser):
-            network.to(device, dtype).to(memory_format=torch.channels_last)
+            network.to(device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             network.eval().requires_grad_(False)
         return self
 
 
 def save(model: FaceDiffusion, path: Path) -> None:
-    """Writes one .safetensors file, numbers in half precision, all that is needed to build the networks in its header."""
+    """Writes one .safetensors file: numbers in half precision, and in its header all that builds the networks."""
     tensors = {
         f"{part}.{name}": value.detach().cpu().to(torch.float16).contiguous()
         for part, network in (("autoencoder", model.autoencoder), ("denoiser", model.denoiser))

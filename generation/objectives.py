@@ -41,7 +41,7 @@ def placed(pixels: Float[Tensor, "b 3 s s"], to_crop: Float[Tensor, "b 2 3"]) ->
     size = pixels.shape[-1]
     linear, shift = to_crop[:, :, :2], to_crop[:, :, 2:]
     back = torch.linalg.inv(linear)
-    # Pixel p lies at (2 p + 1) / size - 1 in grid_sample's units, whose map is found for p = (size - 1) / 2 + u size / 2.
+    # Pixel p lies at u = (2 p + 1) / size - 1 in grid_sample's units, so p = (size - 1) / 2 + u size / 2.
     centre = (size - 1) / 2
     offset = (back @ (centre - shift) - centre) * (2 / size)
     grid = F.affine_grid(torch.cat([back, offset], 2), list(pixels.shape), align_corners=False)
@@ -125,8 +125,8 @@ def identity_distance(seen: Float[Tensor, "b d"], wanted: Float[Tensor, "b d"]) 
 def identity_triplet(
     seen: Float[Tensor, "b d"], wanted: Float[Tensor, "b d"], other: Float[Tensor, "b d"], margin: float = 1.0
 ) -> Float[Tensor, " b"]:
-    """max(0, d(seen, wanted) - d(seen, other) + margin) with d = 1 - cosine (ID-Booth, Tomasevic et al., 2025, equation 5,
-    https://arxiv.org/abs/2504.07392): nearer to who was asked for than to somebody else."""
+    """max(0, d(seen, wanted) - d(seen, other) + margin) with d = 1 - cosine: nearer to who was asked for than to
+    somebody else (ID-Booth, 2025; margin and distance as in its training script)."""
     return (identity_distance(seen, wanted) - identity_distance(seen, other) + margin).clamp(min=0)
 
 

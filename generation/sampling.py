@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,8 +23,7 @@ SCHEDULERS: dict[str, Callable[..., object]] = {
 }
 
 
-@dataclass(frozen=True)
-class Guidance:
+class Guidance(NamedTuple):
     """How far a prediction is pushed along what a condition changes; 1 is not at all.
 
     With who = identity and how = attributes, the guided prediction is
@@ -40,6 +38,14 @@ class Guidance:
     def weights(self) -> tuple[float, float, float]:
         """Of e(who, how), e(nobody, how), e(nobody, open)."""
         return self.identity, self.attributes - self.identity, 1.0 - self.attributes
+
+
+def guided_by(
+    said: Float[Tensor, "3 b c h w"], identity: Float[Tensor, " b"], attributes: Float[Tensor, " b"]
+) -> Float[Tensor, "b c h w"]:
+    """The guided prediction of e(who, how), e(nobody, how), e(nobody, open), with a guidance for each row."""
+    weights = torch.stack([identity, attributes - identity, 1 - attributes])
+    return (weights[:, :, None, None, None] * said).sum(0)
 
 
 def noise_of(
@@ -62,21 +68,18 @@ def sample(
     steps: int,
     guidance: Guidance,
     prediction: str = "v",
+    distilled: bool = False,
 ) -> Float[Tensor, "b c h w"]:
-    """Latents of the photographs asked for."""
+    """Latents of the photographs asked for. A distilled model is told the guidance, and passes once a step."""
     shape = model.shape
     device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
     plan: Any = SCHEDULERS[scheduler](**noise_schedule(prediction))
     plan.set_timesteps(steps)
     latents, generators = noise_of(seeds, (shape.latent_channels, shape.latent_size, shape.latent_size))
     latents = latents.to(device)
-    passes = [
-        (weight, condition)
-        for weight, condition in zip(
-            guidance.weights, _conditions(model, vectors, attributes, asked, someone), strict=True
-        )
-        if weight
-    ]
+    conditions = _conditions(model, vectors, attributes, asked, someone, guidance if distilled else None)
+    wanted = (1.0, 0.0, 0.0) if distilled else guidance.weights
+    passes = [(weight, condition) for weight, condition in zip(wanted, conditions, strict=True) if weight]
     told = Condition(torch.cat([c.tokens for _, c in passes]), torch.cat([c.pooled for _, c in passes]))
     weights = torch.tensor([weight for weight, _ in passes], device=device)[:, None, None, None, None]
     extra = {"generator": generators} if scheduler in ("lcm", "ddpm") else {}
@@ -95,15 +98,23 @@ def _conditions(
     attributes: Float[Tensor, "b a"],
     asked: Bool[Tensor, "b a"],
     someone: Bool[Tensor, " b"],
+    guidance: Guidance | None,
 ) -> list[Condition]:
-    """Of (who, how), (nobody, how), (nobody, open)."""
-    dtype = next(model.parameters()).dtype
-    context = model.context(vectors.to(dtype))
+    """Of (who, how), (nobody, how), (nobody, open); the first is told the guidance, if there is one to tell."""
+    context = model.context(vectors.to(next(model.parameters()).dtype))
     nobody = model.nobody.expand_as(context)
     who = torch.where(someone[:, None], context, nobody)
-    attributes = attributes.to(dtype)
+    push = None if guidance is None else told_guidance(vectors.new_tensor(guidance), asked, someone)
     return [
-        model.condition(who, attributes, asked),
+        model.condition(who, attributes, asked, push),
         model.condition(nobody, attributes, asked),
         model.condition(nobody, attributes, torch.zeros_like(asked)),
     ]
+
+
+def told_guidance(
+    guidance: Float[Tensor, "*b 2"], asked: Bool[Tensor, "b a"], someone: Bool[Tensor, " b"]
+) -> Float[Tensor, "b 2"]:
+    """Guidance of identity and of attributes as a distilled model is told it: 1 where that condition is left open."""
+    there = torch.stack([someone, asked.any(1)], 1)
+    return torch.where(there, guidance, torch.ones_like(guidance))

@@ -6,16 +6,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor, nn
 from torch import distributed as dist
 
 from generation import objectives
-from generation.diffusion import Denoiser, DenoiserShape, alpha_bars
+from generation.diffusion import PREDICTIONS, Denoiser, DenoiserShape, alpha_bars
 from generation.train.loop import Checkpoint, Say, rng_of_step
+
+TIMES = 1000  # of the noise schedule
+IDENTITY_TERMS = ("none", "cosine", "triplet")
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,13 +32,32 @@ class Photographs:
         attributes: In the order of the shape's controls.
         labels: Whose picture it is.
         sources: Rows whose vector may stand for the person in another picture: found, sharp, turned little.
+        to_crop: What aligns each picture (`objectives.placed`); needed by an identity term alone.
     """
 
     latents: Float[np.ndarray, "n c h w"]
     vectors: Float32[np.ndarray, "n d"]
     attributes: Float32[np.ndarray, "n a"]
     labels: Int64[np.ndarray, " n"]
-    sources: np.ndarray
+    sources: Int64[np.ndarray, " s"]
+    to_crop: Float32[np.ndarray, "n 2 3"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Mirror:
+    """Who is seen in latents, differentiably: pictures decoded, aligned, embedded.
+
+    Attributes:
+        decode: Latents -> pictures in [-1, 1]; the autoencoder's `decode`.
+        embed: Aligned crops in [-1, 1] -> vectors of the space that conditions, of any length.
+    """
+
+    decode: Callable[[Tensor], Tensor]
+    embed: Callable[[Tensor], Tensor]
+
+    def __call__(self, latents: Float[Tensor, "b c h w"], to_crop: Float[Tensor, "b 2 3"]) -> Float[Tensor, "b d"]:
+        pictures = self.decode(latents.contiguous(memory_format=torch.channels_last)).float()
+        return self.embed(objectives.placed(pictures, to_crop)).float()
 
 
 @dataclass(frozen=True)
@@ -58,6 +81,13 @@ class GeneratorRecipe:
         precision: "bf16" (autocast) or "fp32".
         threads: Threads of torch in each process.
         checkpoint_every: Steps.
+        identity_term: "none", "cosine" (1 - cosine of the face in the decoded x0 estimate and the vector asked for) or
+            "triplet" (ID-Booth: nearer to it than to somebody else in the batch), weighted by (1 - t / T)^2.
+        identity_weight: Of that term, in the loss.
+        identity_below: The term is left out of rows at or above this share of T, in (0, 1]: estimates made of noise
+            show no face, and decoding takes time.
+    Raises:
+        ValueError: If a value is out of range or unknown.
     """
 
     steps: int = 6000
@@ -77,6 +107,35 @@ class GeneratorRecipe:
     precision: str = "bf16"
     threads: int = 2
     checkpoint_every: int = 250
+    identity_term: str = "none"
+    identity_weight: float = 0.1
+    identity_below: float = 0.5
+
+    def __post_init__(self) -> None:
+        _one_of("prediction", self.prediction, tuple(PREDICTIONS))
+        _one_of("precision", self.precision, ("bf16", "fp32"))
+        _one_of("identity_term", self.identity_term, IDENTITY_TERMS)
+        for name in ("steps", "batch_size", "threads", "checkpoint_every"):
+            _within(name, getattr(self, name), "at least 1", getattr(self, name) >= 1)
+        for name in ("warmup_steps", "min_snr_gamma", "weight_decay", "seed", "identity_weight"):
+            _within(name, getattr(self, name), "at least 0", getattr(self, name) >= 0)
+        for name in ("identity_open", "attributes_open", "cross_pairs"):
+            _within(name, getattr(self, name), "0 to 1", 0 <= getattr(self, name) <= 1)
+        for name in ("partial_dropout", "ema_decay"):
+            _within(name, getattr(self, name), "0 to less than 1", 0 <= getattr(self, name) < 1)
+        _within("peak_lr", self.peak_lr, "more than 0", self.peak_lr > 0)
+        _within("attribute_open", self.attribute_open, "0 to 0.5", 0 <= self.attribute_open <= 0.5)
+        _within("identity_below", self.identity_below, "more than 0, at most 1", 0 < self.identity_below <= 1)
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
+
+
+def _within(name: str, value: float, expected: str, fits: bool) -> None:
+    if not fits:  # NaN fits nowhere
+        raise ValueError(f"{name}: expected {expected}, got {value}")
 
 
 CHECKPOINT = "denoiser.pt"
@@ -91,130 +150,257 @@ def train_generator(
     look: Callable[[Denoiser, int], None] | None = None,
     device: str = "cpu",
     start: Path | None = None,
+    mirror: Mirror | None = None,
 ) -> Denoiser:
-    """Trains the denoiser, going on from `folder/denoiser.pt` where there is one. Returns the average in eval mode."""
+    """Trains the denoiser, going on from `folder/denoiser.pt` where there is one. Returns the average in eval mode.
+
+    Where torch.distributed is initialised, every process takes its part of every batch, and the first keeps and says.
+
+    Args:
+        look: Called after every step with the average and the number of steps done, by the first process.
+        device: Of this process.
+        start: Another training's checkpoint, whose average is where this one begins.
+        mirror: What an identity term looks with.
+    Raises:
+        ValueError: If the loss is not finite, naming the step; if a checkpoint in `folder` belongs to another recipe;
+            if the data do not fit the shape or the recipe.
+    """
+    ranks, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+    _check(data, shape, recipe, ranks, mirror)
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
-    model = Denoiser(shape).to(device).to(memory_format=torch.channels_last)
-    if start is not None:
-        model.load_state_dict(torch.load(start, weights_only=True)["average"])
-    average = Denoiser(shape).to(device).requires_grad_(False)
-    average.load_state_dict(model.state_dict())
-    ranks, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
+    model, average = _networks(shape, device, start)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=recipe.peak_lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
     )
-    parts = {"model": model, "average": average, "optimiser": optimiser}
-    checkpoint = Checkpoint(folder / CHECKPOINT, recipe, parts)
+    checkpoint = Checkpoint(folder / CHECKPOINT, recipe, {"model": model, "average": average, "optimiser": optimiser})
     first = checkpoint.resume(device)
-    trained = model if ranks == 1 else nn.parallel.DistributedDataParallel(_Loss(model))
-    bars = alpha_bars().to(device)
-    others = _Others(data)
-    started, running = time.perf_counter(), 0.0
+    loss_of: nn.Module = _Loss(model, None if recipe.identity_term == "none" else mirror)
+    if ranks > 1:  # `push`, which only distillation teaches, has no gradient
+        loss_of = nn.parallel.DistributedDataParallel(loss_of, find_unused_parameters=True)
+    bars, others = alpha_bars(recipe.prediction).to(device), others_of(data)
     model.train()
-    loss_of = trained if ranks > 1 else _Loss(model)
+    started, running = time.perf_counter(), 0.0
     for step in range(first, recipe.steps):
         for group in optimiser.param_groups:
-            group["lr"] = recipe.peak_lr * _lr_share(step, recipe)
-        batch = _draw(data, others, recipe, shape, step, rank, ranks, device)
+            group["lr"] = recipe.peak_lr * lr_share(step, recipe)
+        batch = draw(data, others, recipe, shape, step, rank, ranks, device)
         optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(device, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.precision == "bf16"):
             loss = loss_of(batch, recipe, bars)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        decay = min(recipe.ema_decay, (step + 1) / (step + 10))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-        value = loss.item()
+        value = _mean_over_processes(loss.detach(), ranks)
         if not np.isfinite(value):
             raise ValueError(f"expected a finite loss, got {value} at step {step}")
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        follow(average, model, min(recipe.ema_decay, (step + 1) / (step + 10)))
         running = value if step == first else 0.98 * running + 0.02 * value
         if rank == 0 and ((step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps):
             checkpoint.keep(step + 1)
             rate = (step + 1 - first) * recipe.batch_size / (time.perf_counter() - started)
             say(f"generator: step {step + 1}/{recipe.steps}, loss {running:.4f}, {rate:.0f} pictures/s")
-            if look is not None:
-                look(average.eval(), step + 1)
-    return average.eval()
+        if rank == 0 and look is not None:
+            look(average, step + 1)
+    return average
 
 
-def _lr_share(step: int, recipe: GeneratorRecipe) -> float:
+def _check(data: Photographs, shape: DenoiserShape, recipe: GeneratorRecipe, ranks: int, mirror: Mirror | None) -> None:
+    wanted = {
+        "latents": (len(data.labels), shape.latent_channels, shape.latent_size, shape.latent_size),
+        "vectors": (len(data.labels), shape.identity_dimensions),
+        "attributes": (len(data.labels), len(shape.controls)),
+    }
+    for name, expected in wanted.items():
+        if getattr(data, name).shape != expected:
+            raise ValueError(f"{name}: expected shape {expected}, got {getattr(data, name).shape}")
+    if recipe.batch_size % ranks:
+        raise ValueError(f"batch_size: expected a multiple of the {ranks} processes, got {recipe.batch_size}")
+    if recipe.identity_term != "none" and (mirror is None or data.to_crop is None):
+        raise ValueError(f"identity_term: expected a mirror and to_crop for {recipe.identity_term!r}, got none")
+    if recipe.identity_term == "triplet" and len(np.unique(data.labels)) < 2:
+        raise ValueError("identity_term: expected pictures of at least 2 people for 'triplet', got 1")
+
+
+def _networks(shape: DenoiserShape, device: str, start: Path | None) -> tuple[Denoiser, Denoiser]:
+    """The model and its average, alike."""
+    model, average = Denoiser(shape), Denoiser(shape)
+    if start is not None:
+        model.load_state_dict(torch.load(start, weights_only=True, map_location="cpu")["average"])
+    average.load_state_dict(model.state_dict())
+    average.requires_grad_(False).eval()
+    return model.to(device).to(memory_format=torch.channels_last), average.to(device)  # type: ignore[call-overload]
+
+
+def _mean_over_processes(loss: Float[Tensor, ""], ranks: int) -> float:
+    """Of the whole batch: so that all processes stop where one of them must."""
+    if ranks > 1:
+        dist.all_reduce(loss)
+    return loss.item() / ranks
+
+
+@torch.no_grad()
+def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """average <- decay * average + (1 - decay) * model."""
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+
+
+class Warms(Protocol):
+    """A recipe with a warm-up."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def warmup_steps(self) -> int: ...
+
+
+def lr_share(step: int, recipe: Warms) -> float:
+    """Share of the peak learning rate: a linear rise, then a cosine down to a twentieth."""
     if step < recipe.warmup_steps:
         return (step + 1) / recipe.warmup_steps
     done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
     return 0.05 + 0.95 * 0.5 * (1 + float(np.cos(np.pi * done)))
 
 
-class _Others:
+class Others:
     """Picks another picture of a person as the source of its vector."""
 
     def __init__(self, data: Photographs) -> None:
-        self.rows_of = {}
-        order = np.argsort(data.labels, kind="stable")
-        labels = data.labels[order]
-        bounds = np.flatnonzero(np.diff(labels)) + 1
-        usable = np.zeros(len(labels), bool)
+        usable = np.zeros(len(data.labels), bool)
         usable[data.sources] = True
-        for rows in np.split(order, bounds):
-            self.rows_of[int(data.labels[rows[0]])] = rows[usable[rows]]
+        rows = np.flatnonzero(usable)
+        self._rows = rows[np.argsort(data.labels[rows], kind="stable")]  # person after person
+        self._labels = data.labels
+        self._place = np.full(len(data.labels), -1)
+        self._place[self._rows] = np.arange(len(self._rows))
 
-    def of(self, row: int, label: int, draw: float) -> int:
-        rows = self.rows_of[label]
-        rows = rows[rows != row]
-        return int(rows[int(draw * len(rows))]) if len(rows) else row
+    def of(self, rows: Int64[np.ndarray, " b"], chance: Float[np.ndarray, " b"]) -> Int64[np.ndarray, " b"]:
+        """For each row another usable row of its person, evenly by a number in [0, 1); itself if there is none."""
+        people = self._labels[rows]
+        ordered = self._labels[self._rows]
+        first, end = np.searchsorted(ordered, people), np.searchsorted(ordered, people, side="right")
+        own = self._place[rows]
+        count = end - first - (own >= 0)
+        picked = first + (chance.astype(np.float64) * count).astype(np.int64)
+        picked += (own >= 0) & (picked >= own)
+        there = count > 0
+        return np.where(there, self._rows[np.where(there, picked, 0)] if len(self._rows) else rows, rows)
+
+
+def others_of(data: Photographs) -> Others:
+    return Others(data)
 
 
 @dataclass(eq=False)
 class Batch:
-    latents: Tensor
-    noise: Tensor
-    timesteps: Tensor
-    vectors: Tensor
-    attributes: Tensor
-    asked: Tensor
-    someone: Tensor
-    kept: Tensor
+    """One process's part of a step's draw; what is random in the step is in here.
+
+    Attributes:
+        vectors: Of the people asked for.
+        strangers: Of other people in the batch, as sources are.
+        kept: Which components of the projected identity partial dropout keeps.
+        uniform: Two numbers in [0, 1) for whoever draws more.
+        to_crop: What aligns the pictures.
+    """
+
+    latents: Float[Tensor, "b c h w"]
+    noise: Float[Tensor, "b c h w"]
+    timesteps: Int64[Tensor, " b"]
+    vectors: Float[Tensor, "b d"]
+    attributes: Float[Tensor, "b a"]
+    asked: Bool[Tensor, "b a"]
+    someone: Bool[Tensor, " b"]
+    kept: Bool[Tensor, "b k"]
+    uniform: Float[Tensor, "b 2"]
+    strangers: Float[Tensor, "b d"]
+    to_crop: Float[Tensor, "b 2 3"]
 
 
-def _draw(data, others, recipe, shape, step, rank, ranks, device) -> Batch:
+class Draws(Protocol):
+    """A recipe that says how batches are drawn."""
+
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def partial_dropout(self) -> float: ...
+    @property
+    def identity_open(self) -> float: ...
+    @property
+    def attributes_open(self) -> float: ...
+    @property
+    def attribute_open(self) -> float: ...
+    @property
+    def cross_pairs(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def draw(
+    data: Photographs,
+    others: Others,
+    recipe: Draws,
+    shape: DenoiserShape,
+    step: int,
+    rank: int,
+    ranks: int,
+    device: str,
+) -> Batch:
     """The batch of a step, by its number alone; each process takes its part of the same draw."""
     rng = rng_of_step(recipe.seed, step)
     size = recipe.batch_size
     rows = torch.randint(0, len(data.latents), (size,), generator=rng)
-    uniform = torch.rand(size, 6, generator=rng)
+    uniform = torch.rand(size, 8, generator=rng)
     asked = torch.rand(size, len(shape.controls), generator=rng) >= 2 * recipe.attribute_open * uniform[:, :1]
     asked &= uniform[:, 1:2] >= recipe.attributes_open
     someone = uniform[:, 2] >= recipe.identity_open
     kept = torch.rand(size, shape.context_width, generator=rng) >= recipe.partial_dropout
     # One time in each of `size` equal parts: less noise in the gradient (Kingma et al., 2021, appendix I.1).
-    timesteps = ((torch.randperm(size, generator=rng) + uniform[:, 3]) / size * 1000).long().clamp(0, 999)
+    timesteps = ((torch.randperm(size, generator=rng) + uniform[:, 3]) / size * TIMES).long().clamp(0, TIMES - 1)
     noise = torch.randn(size, shape.latent_channels, shape.latent_size, shape.latent_size, generator=rng)
+    chosen = rows.numpy()
+    crossed = uniform[:, 4].numpy() < recipe.cross_pairs
+    sources = np.where(crossed, others.of(chosen, uniform[:, 5].numpy()), chosen)
     part = slice(rank * size // ranks, (rank + 1) * size // ranks)
-    mine = rows[part].numpy()
-    sources = [
-        others.of(int(row), int(data.labels[row]), float(u[5])) if u[4] < recipe.cross_pairs else int(row)
-        for row, u in zip(mine, uniform[part], strict=True)
-    ]
+    mine = chosen[part]
+    to_crop = np.tile(np.eye(2, 3, dtype=np.float32), (len(mine), 1, 1)) if data.to_crop is None else data.to_crop[mine]
     tensors = (
         torch.from_numpy(data.latents[mine].astype(np.float32)),
         noise[part],
         timesteps[part],
-        torch.from_numpy(data.vectors[sources]),
+        torch.from_numpy(data.vectors[sources[part]]),
         torch.from_numpy(data.attributes[mine]),
         asked[part],
         someone[part],
         kept[part],
+        uniform[part, 6:],
+        torch.from_numpy(data.vectors[sources[_of_another_person(data.labels[chosen])[part]]]),
+        torch.from_numpy(to_crop),
     )
-    return Batch(*[tensor.to(device) for tensor in tensors])
+    return Batch(*[_sent(tensor, device) for tensor in tensors])
+
+
+def _of_another_person(labels: Int64[np.ndarray, " b"]) -> Int64[np.ndarray, " b"]:
+    """For each row the next one, round the batch, of somebody else; itself if all are of one person."""
+    other = np.arange(len(labels))
+    for ahead in range(len(labels) - 1, 0, -1):  # the nearest is written last
+        candidate = (np.arange(len(labels)) + ahead) % len(labels)
+        other = np.where(labels[candidate] != labels, candidate, other)
+    return other
+
+
+def _sent(tensor: Tensor, device: str) -> Tensor:
+    """On the device; from pinned memory, so that a GPU need not wait for the copy."""
+    if torch.device(device).type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 class _Loss(nn.Module):
     """The model's loss as a module, as DistributedDataParallel wants it."""
 
-    def __init__(self, model: Denoiser) -> None:
+    def __init__(self, model: Denoiser, mirror: Mirror | None) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.mirror = model, mirror
 
     def forward(self, batch: Batch, recipe: GeneratorRecipe, bars: Float[Tensor, " t"]) -> Float[Tensor, ""]:
         bar = bars[batch.timesteps]
@@ -227,4 +413,23 @@ class _Loss(nn.Module):
         weight = torch.ones_like(bar)
         if recipe.min_snr_gamma:
             weight = objectives.min_snr_weight(recipe.prediction, bar, recipe.min_snr_gamma)
-        return objectives.denoising_loss(predicted, wanted, weight)
+        loss = objectives.denoising_loss(predicted, wanted, weight)
+        if self.mirror is None:
+            return loss
+        clean = objectives.clean_estimate(recipe.prediction, predicted.float(), noisy, bar)
+        return loss + recipe.identity_weight * _identity_term(self.mirror, clean, batch, recipe)
+
+
+def _identity_term(
+    mirror: Mirror, clean: Float[Tensor, "b c h w"], batch: Batch, recipe: GeneratorRecipe
+) -> Float[Tensor, ""]:
+    """Mean over the rows of the batch; 0 in rows of nobody asked for, and in those that are too noisy."""
+    rows = torch.nonzero(batch.someone & (batch.timesteps < recipe.identity_below * TIMES)).flatten()
+    if not len(rows):
+        return clean.new_zeros(())
+    seen, wanted = mirror(clean[rows], batch.to_crop[rows]), batch.vectors[rows]
+    if recipe.identity_term == "cosine":
+        term = objectives.identity_distance(seen, wanted)
+    else:
+        term = objectives.identity_triplet(seen, wanted, batch.strangers[rows])
+    return (objectives.lateness_weight(batch.timesteps[rows], TIMES) * term).sum() / len(batch.latents)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -37,6 +37,7 @@ class Checkpoint:
 
     def __init__(self, path: Path, recipe: Any, parts: Mapping[str, Stateful]) -> None:
         self.path, self.recipe, self.parts = path, asdict(recipe), dict(parts)
+        self.defaults = {field.name: field.default for field in fields(recipe) if field.default is not MISSING}
 
     def resume(self, device: str | torch.device = "cpu") -> int:
         """Loads the parts and returns the number of steps done: 0, and nothing loaded, where there is no file.
@@ -47,7 +48,8 @@ class Checkpoint:
         if not self.path.exists():
             return 0
         kept = torch.load(self.path, weights_only=True, map_location=device)
-        if kept["recipe"] != self.recipe:
+        # A field that the file does not know has been added since: it must say what was done before.
+        if self.defaults | kept["recipe"] != self.recipe:
             raise ValueError(f"expected a checkpoint of {self.recipe} in {self.path}, got one of {kept['recipe']}")
         for name, part in self.parts.items():
             part.load_state_dict(kept[name])
@@ -81,7 +83,7 @@ class OneCycle:
         self.name, self.model, self.recipe = name, model, recipe
         self.optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.peak_lr, weight_decay=1e-4)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, recipe.peak_lr, recipe.steps, pct_start=0.1)
-        parts = {"model": model, "optimiser": self.optimiser, "schedule": self.schedule}
+        parts: dict[str, Stateful] = {"model": model, "optimiser": self.optimiser, "schedule": self.schedule}
         self.checkpoint = Checkpoint(path, recipe, parts)
 
     def run(self, loss_of: Loss, say: Say = print) -> None:

@@ -151,6 +151,7 @@ class Bundled:
             self.steps,
             self._guidance,
             self._model.prediction,
+            self._model.distilled,
         )
         pixels = diffusion.decoded(self._model.autoencoder, latents)
         return pixels[:rows].cpu().numpy()

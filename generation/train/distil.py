@@ -1,0 +1,182 @@
+"""Distillation of a trained denoiser, in two stages, one after the other: guidance into one pass, then few steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from generation import objectives
+from generation.diffusion import Denoiser, alpha_bars
+from generation.sampling import guided_by, told_guidance
+from generation.train.generator import Batch, Photographs, draw, lr_share, others_of
+from generation.train.loop import Checkpoint, Say
+
+
+@dataclass(frozen=True)
+class DistilRecipe:
+    """How a student is made of a teacher.
+
+    Attributes:
+        stage: "guidance": one pass gives what three passes of the teacher give, for any guidance in the ranges (Meng
+            et al., 2023, section 3.1, https://arxiv.org/abs/2210.03142). "consistency": any point of a trajectory leads
+            to its end (Luo et al., 2023, LCM, equation 14, https://arxiv.org/abs/2310.04378); its teacher is guided.
+        guidance_identity: Lowest and highest guidance of identity that the student is taught.
+        guidance_attributes: The same of attributes.
+        segments: Consistency: points of a trajectory; the teacher leads from each to the next in one DDIM step.
+        huber: Consistency: where the pseudo-Huber loss goes from square to straight.
+    """
+
+    stage: str = "guidance"
+    steps: int = 2000
+    batch_size: int = 32
+    peak_lr: float = 2e-4
+    warmup_steps: int = 100
+    prediction: str = "v"
+    guidance_identity: tuple[float, float] = (1.0, 3.0)
+    guidance_attributes: tuple[float, float] = (1.0, 3.0)
+    segments: int = 25
+    huber: float = 0.03
+    partial_dropout: float = 0.0
+    identity_open: float = 0.05
+    attributes_open: float = 0.05
+    attribute_open: float = 0.1
+    cross_pairs: float = 0.5
+    ema_decay: float = 0.998
+    weight_decay: float = 0.0
+    seed: int = 32
+    precision: str = "bf16"
+    threads: int = 2
+    checkpoint_every: int = 250
+
+
+CHECKPOINT = "student.pt"
+
+
+def distil(
+    data: Photographs,
+    teacher: Denoiser,
+    recipe: DistilRecipe,
+    folder: Path,
+    say: Say = print,
+    look: Callable[[Denoiser, int], None] | None = None,
+    device: str = "cpu",
+) -> Denoiser:
+    """Makes a student of a teacher, going on from `folder/student.pt` where there is one. Returns its average.
+
+    Raises:
+        ValueError: If the stage is unknown, or a loss is not finite.
+    """
+    if recipe.stage not in LOSSES:
+        raise ValueError(f"stage: expected one of {', '.join(LOSSES)}, got {recipe.stage!r}")
+    torch.set_num_threads(recipe.threads)
+    model, average = Denoiser(teacher.shape), Denoiser(teacher.shape)
+    for network in (teacher, model, average):
+        network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    teacher.eval().requires_grad_(False)
+    for student in (model, average):
+        student.load_state_dict(teacher.state_dict())
+    average.requires_grad_(False).eval()
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=recipe.peak_lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
+    )
+    checkpoint = Checkpoint(folder / CHECKPOINT, recipe, {"model": model, "average": average, "optimiser": optimiser})
+    first = checkpoint.resume(device)
+    bars, others, loss_of = alpha_bars().to(device), others_of(data), LOSSES[recipe.stage]
+    started, running = time.perf_counter(), 0.0
+    for step in range(first, recipe.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.peak_lr * lr_share(step, recipe)
+        batch = draw(data, others, recipe, teacher.shape, step, 0, 1, device)
+        optimiser.zero_grad(set_to_none=True)
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            loss = loss_of(model, average, teacher, batch, recipe, bars)
+        if not torch.isfinite(loss):
+            raise ValueError(f"expected a finite loss, got {loss.item()} at step {step}")
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        decay = min(recipe.ema_decay, (step + 1) / (step + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+        running = loss.item() if step == first else 0.98 * running + 0.02 * loss.item()
+        if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
+            checkpoint.keep(step + 1)
+            rate = (step + 1 - first) * recipe.batch_size / (time.perf_counter() - started)
+            say(f"{recipe.stage}: step {step + 1}/{recipe.steps}, loss {running:.4f}, {rate:.0f} pictures/s")
+            if look is not None:
+                look(average, step + 1)
+    return average.eval()
+
+
+def _guidance(batch: Batch, recipe: DistilRecipe) -> Float[Tensor, "b 2"]:
+    """Of identity and of attributes, drawn for each row between the bounds; 1 where that condition is left open."""
+    ranges = batch.uniform.new_tensor([recipe.guidance_identity, recipe.guidance_attributes])
+    drawn = ranges[:, 0] + batch.uniform[:, :2] * (ranges[:, 1] - ranges[:, 0])
+    return told_guidance(drawn, batch.asked, batch.someone)
+
+
+def _guidance_loss(
+    model: Denoiser, average: Denoiser, teacher: Denoiser, batch: Batch, recipe: DistilRecipe, bars: Float[Tensor, " t"]
+) -> Float[Tensor, ""]:
+    del average
+    guidance, bar = _guidance(batch, recipe), bars[batch.timesteps]
+    noisy = objectives.noised(batch.latents, batch.noise, bar).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        wanted = _guided(teacher, noisy, batch, guidance)
+    predicted = model(noisy, batch.timesteps, _told(model, batch, guidance))
+    return objectives.denoising_loss(predicted, wanted, torch.ones_like(bar))
+
+
+def _consistency_loss(
+    model: Denoiser, average: Denoiser, teacher: Denoiser, batch: Batch, recipe: DistilRecipe, bars: Float[Tensor, " t"]
+) -> Float[Tensor, ""]:
+    """The teacher, taught guidance, leads one DDIM step down; what the average makes of that place is the aim."""
+    guidance = _guidance(batch, recipe)
+    stride = 1000 // recipe.segments
+    times = (batch.timesteps // stride + 1) * stride - 1  # the last time of its segment: 999 is the first of sampling
+    before = times - stride  # -1 is the end: no noise
+    bar = bars[times]
+    bar_before = torch.where(before >= 0, bars[before.clamp(min=0)], torch.ones_like(bar))
+    noisy = objectives.noised(batch.latents, batch.noise, bar).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        told = _told(teacher, batch, guidance)
+        said = teacher(noisy, times, told).float()
+        clean = objectives.clean_estimate(recipe.prediction, said, noisy, bar)
+        noise = objectives.noise_estimate(recipe.prediction, said, noisy, bar)
+        nearer = objectives.noised(clean, noise, bar_before).contiguous(memory_format=torch.channels_last)
+        said = average(nearer, before.clamp(min=0), _told(average, batch, guidance)).float()
+        aim = objectives.clean_estimate(recipe.prediction, said, nearer, bar_before)
+        aim = torch.where((before >= 0)[:, None, None, None], aim, clean)
+    ours = objectives.clean_estimate(
+        recipe.prediction, model(noisy, times, _told(model, batch, guidance)).float(), noisy, bar
+    )
+    return ((ours - aim).square() + recipe.huber**2).sqrt().mean() - recipe.huber
+
+
+LOSSES = {"guidance": _guidance_loss, "consistency": _consistency_loss}
+
+
+def _told(model: Denoiser, batch: Batch, guidance: Float[Tensor, "b 2"]) -> object:
+    context = objectives.with_identity_open(model.context(batch.vectors), model.nobody, batch.someone)
+    return model.condition(context, batch.attributes, batch.asked, guidance)
+
+
+def _guided(
+    teacher: Denoiser, noisy: Float[Tensor, "b c h w"], batch: Batch, guidance: Float[Tensor, "b 2"]
+) -> Float[Tensor, "b c h w"]:
+    """Brooks et al. (2023), equation 3, with a guidance for each row."""
+    context = objectives.with_identity_open(teacher.context(batch.vectors), teacher.nobody, batch.someone)
+    nobody = teacher.nobody.expand_as(context)
+    passes = (
+        teacher.condition(context, batch.attributes, batch.asked),
+        teacher.condition(nobody, batch.attributes, batch.asked),
+        teacher.condition(nobody, batch.attributes, torch.zeros_like(batch.asked)),
+    )
+    said = torch.stack([teacher(noisy, batch.timesteps, told).float() for told in passes])
+    return guided_by(said, guidance[:, 0], guidance[:, 1])
