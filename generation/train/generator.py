@@ -107,7 +107,7 @@ def train_generator(
     parts = {"model": model, "average": average, "optimiser": optimiser}
     checkpoint = Checkpoint(folder / CHECKPOINT, recipe, parts)
     first = checkpoint.resume(device)
-    trained = model if ranks == 1 else nn.parallel.DistributedDataParallel(_Loss(model))
+    trained = model if ranks == 1 else nn.parallel.DistributedDataParallel(_Loss(model), find_unused_parameters=True)
     bars = alpha_bars().to(device)
     others = others_of(data)
     started, running = time.perf_counter(), 0.0
