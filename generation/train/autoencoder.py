@@ -1,0 +1,228 @@
+"""The autoencoder's training, and the latents of all pictures, encoded once for whoever trains in them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float16, Float32, UInt8
+from torch import Tensor
+
+from generation import objectives
+from generation.diffusion import Autoencoder, AutoencoderShape
+from generation.pixels import as_input
+from generation.train.generator import follow, lr_share
+from generation.train.loop import Checkpoint, Say, rng_of_step
+
+
+@dataclass(frozen=True)
+class AutoencoderRecipe:
+    """How the autoencoder is trained. Losses are means over pictures in [-1, 1].
+
+    Attributes:
+        steps: Optimiser steps.
+        batch_size: Pictures per step.
+        peak_lr: AdamW's learning rate at its highest.
+        warmup_steps: Steps until then; a cosine leads down to a twentieth from there.
+        crop_weight: Of the absolute difference of aligned crops: the face counts more than what is round it.
+        edge_weight: Of the differences of neighbouring pixels' differences.
+        perceptual_weight: Of the distance of the crops' features.
+        kl_weight: Of the KL divergence, per latent number: just enough to keep the latents in bounds.
+        jitter: Noise on the latents, up to this share of their spread: the decoder learns to forgive a denoiser.
+        ema_decay: Of the average that is kept.
+        widths: Channels at 56, 28 and 14 pixels.
+        latent_channels: Channels of the latents.
+        seed: Of weights, batches and noise.
+        precision: "bf16" (autocast) or "fp32".
+        threads: Threads of torch.
+        checkpoint_every: Steps.
+    Raises:
+        ValueError: If a value is out of range or unknown.
+    """
+
+    steps: int = 9000
+    batch_size: int = 16
+    peak_lr: float = 2e-3
+    warmup_steps: int = 200
+    crop_weight: float = 1.0
+    edge_weight: float = 1.0
+    perceptual_weight: float = 0.5
+    kl_weight: float = 1e-5
+    jitter: float = 0.15
+    ema_decay: float = 0.998
+    weight_decay: float = 1e-4
+    widths: tuple[int, ...] = (32, 64, 128)
+    latent_channels: int = 4
+    seed: int = 77
+    precision: str = "bf16"
+    threads: int = 2
+    checkpoint_every: int = 200
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("bf16", "fp32"):
+            raise ValueError(f"precision: expected one of bf16, fp32, got {self.precision!r}")
+        for name in ("steps", "batch_size", "latent_channels", "threads", "checkpoint_every"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        for name in ("warmup_steps", "crop_weight", "edge_weight", "perceptual_weight", "kl_weight", "jitter", "seed"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
+        if not self.peak_lr > 0 or not 0 <= self.ema_decay < 1:
+            raise ValueError(
+                f"peak_lr, ema_decay: expected more than 0, and 0 to less than 1, got {self.peak_lr}, {self.ema_decay}"
+            )
+
+    @property
+    def shape(self) -> AutoencoderShape:
+        return AutoencoderShape(tuple(self.widths), self.latent_channels)
+
+
+CHECKPOINT = "autoencoder.pt"
+PARTS = ("whole", "crop", "edge", "perceptual", "kl")  # of the loss, as progress lines tell them
+
+
+def train_autoencoder(
+    pictures: UInt8[np.ndarray, "n 112 112 3"],
+    to_crop: Float32[np.ndarray, "n 2 3"],
+    recipe: AutoencoderRecipe,
+    folder: Path,
+    features: objectives.Features,
+    say: Say = print,
+    look: Callable[[Autoencoder, int], None] | None = None,
+    device: str = "cpu",
+) -> Autoencoder:
+    """Trains the autoencoder, going on from `folder/autoencoder.pt` where there is one.
+
+    Args:
+        pictures: RGB; a memory map is read batch by batch.
+        to_crop: What aligns each picture (`objectives.placed`).
+        features: Differentiable features of aligned crops in [-1, 1], on the device, of weights that do not change.
+        look: Called after every step with the average and the number of steps done.
+    Returns:
+        The average, in eval mode; its latents are not measured yet (`cached_latents`).
+    Raises:
+        ValueError: If the loss is not finite, naming the step; if a checkpoint in `folder` belongs to another recipe.
+    """
+    torch.set_num_threads(recipe.threads)
+    torch.manual_seed(recipe.seed)
+    model, average = Autoencoder(recipe.shape), Autoencoder(recipe.shape)
+    average.load_state_dict(model.state_dict())
+    for network in (model, average):
+        network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average.requires_grad_(False).eval()
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=recipe.peak_lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
+    )
+    checkpoint = Checkpoint(folder / CHECKPOINT, recipe, {"model": model, "average": average, "optimiser": optimiser})
+    first = checkpoint.resume(device)
+    model.train()
+    started, running = time.perf_counter(), torch.zeros(len(PARTS))
+    for step in range(first, recipe.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.peak_lr * lr_share(step, recipe)
+        parts = _losses(model, pictures, to_crop, recipe, features, rng_of_step(recipe.seed, step), device)
+        loss = (parts * _weights(recipe).to(device)).sum()
+        if not torch.isfinite(loss):
+            raise ValueError(f"expected a finite loss, got {loss.item()} at step {step}")
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        follow(average, model, min(recipe.ema_decay, (step + 1) / (step + 20)))
+        values = parts.detach().cpu()
+        running = values if step == first else 0.98 * running + 0.02 * values
+        if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
+            checkpoint.keep(step + 1)
+            rate = (step + 1 - first) * recipe.batch_size / (time.perf_counter() - started)
+            told = ", ".join(f"{name} {value:.4f}" for name, value in zip(PARTS, running.tolist(), strict=True))
+            say(f"autoencoder: step {step + 1}/{recipe.steps}, {told}, {rate:.0f} pictures/s")
+        if look is not None:
+            look(average, step + 1)
+    return average
+
+
+def _weights(recipe: AutoencoderRecipe) -> Float[Tensor, " p"]:
+    """Of `PARTS`."""
+    return torch.tensor([1.0, recipe.crop_weight, recipe.edge_weight, recipe.perceptual_weight, recipe.kl_weight])
+
+
+def _losses(
+    model: Autoencoder,
+    pictures: UInt8[np.ndarray, "n 112 112 3"],
+    to_crop: Float32[np.ndarray, "n 2 3"],
+    recipe: AutoencoderRecipe,
+    features: objectives.Features,
+    rng: torch.Generator,
+    device: str,
+) -> Float[Tensor, " p"]:
+    """`PARTS` of one batch, drawn by the generator and nothing else."""
+    rows = torch.randint(0, len(pictures), (recipe.batch_size,), generator=rng).sort().values.numpy()
+    pixels = _wide(as_input(torch.from_numpy(pictures[rows]).to(device)))
+    matrices = torch.from_numpy(to_crop[rows]).to(device)
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        mean, log_variance = (tensor.float() for tensor in model.posterior(pixels))
+        log_variance = log_variance.clamp(-20, 10)
+        jitter = recipe.jitter * torch.rand(len(rows), 1, 1, 1, generator=rng).to(device)
+        spread = torch.exp(log_variance / 2) + jitter * mean.detach().std((0, 2, 3), keepdim=True)
+        latents = mean + spread * torch.randn(mean.shape, generator=rng).to(device)
+        redrawn = model.decode_raw(_wide(latents)).float()
+        ours, theirs = (objectives.placed(whole, matrices) for whole in (redrawn, pixels))
+        seen = features(_wide(ours))
+        with torch.no_grad():
+            wanted = features(_wide(theirs))
+    return torch.stack(
+        [
+            (redrawn - pixels).abs().mean(),
+            (ours - theirs).abs().mean(),
+            objectives.edge_distance(redrawn, pixels),
+            objectives.perceptual_distance(seen, wanted),
+            objectives.kl_divergence(mean, log_variance),
+        ]
+    )
+
+
+def _wide(pixels: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    return pixels.contiguous(memory_format=torch.channels_last)
+
+
+def cached_latents(
+    model: Autoencoder,
+    pictures: UInt8[np.ndarray, "n 112 112 3"],
+    path: Path,
+    batch_size: int = 128,
+    precision: str = "bf16",
+) -> Float16[np.ndarray, "n c h w"]:
+    """Normalised latents of all pictures, and the statistics that they are normalised by set in the model.
+
+    Both are read from `path`, an .npz file, where it is; it is written once it is whole.
+    """
+    if not path.exists():
+        raw = _encoded(model, pictures, batch_size, precision)
+        model.measure(raw)
+        latents = ((raw - model.mean) / model.std).half().cpu().numpy()
+        part = path.with_suffix(".part")
+        with part.open("wb") as file:
+            np.savez(file, latents=latents, mean=model.mean.cpu().numpy(), std=model.std.cpu().numpy())
+        os.replace(part, path)
+    with np.load(path, allow_pickle=False) as kept:
+        model.mean.copy_(torch.from_numpy(kept["mean"]))
+        model.std.copy_(torch.from_numpy(kept["std"]))
+        return kept["latents"]
+
+
+@torch.no_grad()
+def _encoded(
+    model: Autoencoder, pictures: UInt8[np.ndarray, "n 112 112 3"], batch_size: int, precision: str
+) -> Float[Tensor, "n c h w"]:
+    device = next(model.parameters()).device
+    raw = []
+    for start in range(0, len(pictures), batch_size):
+        pixels = as_input(torch.from_numpy(np.array(pictures[start : start + batch_size])).to(device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            raw.append(model.posterior(_wide(pixels))[0].float())
+    return torch.cat(raw)

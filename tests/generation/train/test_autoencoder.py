@@ -1,0 +1,91 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from generation.train.autoencoder import AutoencoderRecipe, cached_latents, train_autoencoder
+
+RECIPE = AutoencoderRecipe(
+    steps=4, batch_size=2, warmup_steps=1, widths=(16, 16, 16), threads=1, precision="fp32", checkpoint_every=2
+)
+
+
+@pytest.fixture(scope="module")
+def renders():
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (6, 112, 112, 3), dtype=np.uint8)
+    return pictures, np.tile(np.eye(2, 3, dtype=np.float32), (6, 1, 1))
+
+
+def features(crops):
+    return [F.avg_pool2d(crops, 4), F.avg_pool2d(crops, 16)]
+
+
+def quiet(_):
+    pass
+
+
+class StopError(Exception):
+    pass
+
+
+def stop(line):
+    raise StopError(line)
+
+
+@pytest.fixture(scope="module")
+def whole(renders, tmp_path_factory):
+    return train_autoencoder(*renders, RECIPE, tmp_path_factory.mktemp("whole"), features, quiet)
+
+
+def test_training_that_was_stopped_goes_on_to_the_same_weights(renders, whole, tmp_path):
+    with pytest.raises(StopError, match=r"step 2/4, whole \d"):
+        train_autoencoder(*renders, RECIPE, tmp_path, features, stop)
+    looks = []
+    continued = train_autoencoder(*renders, RECIPE, tmp_path, features, quiet, lambda _, step: looks.append(step))
+    assert looks == [3, 4]
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, continued.state_dict()[name]), name
+
+
+def test_the_work_of_another_recipe_is_refused(renders, tmp_path):
+    once = dataclasses.replace(RECIPE, steps=1)
+    train_autoencoder(*renders, once, tmp_path, features, quiet)
+    with pytest.raises(ValueError, match=r"'jitter': 0\.3"):
+        train_autoencoder(*renders, dataclasses.replace(once, jitter=0.3), tmp_path, features, quiet)
+
+
+def test_latents_are_cached_with_the_statistics_that_made_them(renders, whole, tmp_path):
+    pictures = renders[0]
+    latents = cached_latents(whole, pictures, tmp_path / "latents.npz", batch_size=4, precision="fp32")
+    assert latents.shape == (6, 4, 14, 14)
+    np.testing.assert_allclose(latents.astype(np.float32).std((0, 2, 3)), np.ones(4), atol=0.02)
+    mean, std = whole.mean.clone(), whole.std.clone()
+    whole.mean.zero_()
+    whole.std.fill_(1)
+    again = cached_latents(whole, pictures[:0], tmp_path / "latents.npz")  # nothing left to encode: read from the file
+    assert np.array_equal(latents, again)
+    assert torch.equal(whole.mean, mean)
+    assert torch.equal(whole.std, std)
+    torch.testing.assert_close(
+        whole.encode(torch.from_numpy(pictures[:1]).permute(0, 3, 1, 2) / 127.5 - 1),
+        torch.from_numpy(latents[:1]).float(),
+        atol=0.01,
+        rtol=0.01,
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"steps": 0}, "steps: expected at least 1, got 0"),
+        ({"kl_weight": -1.0}, "kl_weight: expected at least 0"),
+        ({"precision": "fp16"}, "precision: expected one of bf16, fp32"),
+        ({"ema_decay": 1.0}, "ema_decay: expected more than 0, and 0 to less than 1, got 0.002, 1.0"),
+    ],
+)
+def test_a_recipe_out_of_range_is_refused(wrong, told):
+    with pytest.raises(ValueError, match=told):
+        AutoencoderRecipe(**wrong)

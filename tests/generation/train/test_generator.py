@@ -1,0 +1,247 @@
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from generation.train.generator import (
+    GeneratorRecipe,
+    Mirror,
+    Photographs,
+    _of_another_person,
+    draw,
+    lr_share,
+    others_of,
+    train_generator,
+)
+from tests.generation.small import NARROW
+
+ROOT = Path(__file__).parents[3]
+RECIPE = GeneratorRecipe(
+    steps=6, batch_size=4, warmup_steps=2, precision="fp32", threads=1, checkpoint_every=3, partial_dropout=0.25
+)
+
+
+def photographs(people=5, pictures=4):
+    rng = np.random.default_rng(0)
+    rows = people * pictures
+    vectors = rng.standard_normal((rows, 8)).astype(np.float32)
+    return Photographs(
+        rng.standard_normal((rows, 2, 4, 4)).astype(np.float16),
+        vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
+        rng.uniform(-20, 20, (rows, 2)).astype(np.float32),
+        np.repeat(np.arange(people), pictures),
+        np.delete(np.arange(rows), [1, 4, 5, 6, 7, 9, 10, 11]),  # person 1 has no source, person 2 one
+        np.tile(np.eye(2, 3, dtype=np.float32), (rows, 1, 1)),
+    )
+
+
+DATA = photographs()
+
+
+def quiet(_):
+    pass
+
+
+class StopError(Exception):
+    pass
+
+
+def stop(line):
+    raise StopError(line)
+
+
+def drawn(recipe=RECIPE, step=0, rank=0, ranks=1):
+    return draw(DATA, others_of(DATA), recipe, NARROW, step, rank, ranks, "cpu")
+
+
+def test_training_that_was_stopped_goes_on_to_the_same_weights(tmp_path):
+    whole = train_generator(DATA, NARROW, RECIPE, tmp_path / "whole", quiet)
+    with pytest.raises(StopError, match="step 3/6"):
+        train_generator(DATA, NARROW, RECIPE, tmp_path / "parts", stop)
+    looks = []
+    continued = train_generator(DATA, NARROW, RECIPE, tmp_path / "parts", quiet, lambda _, step: looks.append(step))
+    assert looks == [4, 5, 6]
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, continued.state_dict()[name]), name
+
+
+def test_the_work_of_another_recipe_is_refused_and_that_of_an_older_version_is_not(tmp_path):
+    once = dataclasses.replace(RECIPE, steps=3)
+    train_generator(DATA, NARROW, once, tmp_path, quiet)
+    with pytest.raises(ValueError, match=r"'cross_pairs': 0\.2"):
+        train_generator(DATA, NARROW, dataclasses.replace(once, cross_pairs=0.2), tmp_path, quiet)
+    kept = torch.load(tmp_path / "denoiser.pt", weights_only=True)
+    kept["recipe"].pop("identity_term")  # written before there were identity terms
+    torch.save(kept, tmp_path / "denoiser.pt")
+    train_generator(DATA, NARROW, once, tmp_path, quiet)
+    with pytest.raises(ValueError, match="'identity_term': 'cosine'"):
+        train_generator(DATA, NARROW, dataclasses.replace(once, identity_term="cosine"), tmp_path, quiet, mirror=MIRROR)
+
+
+def test_two_processes_learn_what_one_does(tmp_path):
+    alone = train_generator(DATA, NARROW, RECIPE, tmp_path / "alone", quiet)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, "-m", "tests.generation.train.two_processes", str(tmp_path / "both")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("step 6/6") == 1  # the first process alone says and keeps
+    both = torch.load(tmp_path / "both" / "denoiser.pt", weights_only=True)["average"]
+    for name, tensor in alone.state_dict().items():
+        torch.testing.assert_close(tensor, both[name], atol=1e-5, rtol=1e-5, msg=name)
+
+
+def test_each_process_takes_its_part_of_one_draw():
+    whole = drawn()
+    for rank in (0, 1):
+        part = drawn(rank=rank, ranks=2)
+        for field in dataclasses.fields(part):
+            assert torch.equal(getattr(part, field.name), getattr(whole, field.name)[2 * rank : 2 * rank + 2])
+
+
+def test_a_step_is_drawn_by_its_number_and_the_seed():
+    assert torch.equal(drawn(step=3).noise, drawn(step=3).noise)
+    assert not torch.equal(drawn(step=3).noise, drawn(step=4).noise)
+    assert not torch.equal(drawn(step=3).noise, drawn(dataclasses.replace(RECIPE, seed=32), step=3).noise)
+
+
+def test_times_are_one_in_each_equal_part():
+    times = drawn(dataclasses.replace(RECIPE, batch_size=100)).timesteps
+    assert sorted((times // 10).tolist()) == list(range(100))
+
+
+def test_shares_of_what_is_left_open_are_those_of_the_recipe():
+    recipe = dataclasses.replace(
+        RECIPE, batch_size=4000, identity_open=0.2, attributes_open=0.3, attribute_open=0.25, partial_dropout=0.5
+    )
+    batch = drawn(recipe)
+    assert (~batch.someone).float().mean() == pytest.approx(0.2, abs=0.02)
+    assert batch.kept.float().mean() == pytest.approx(0.5, abs=0.01)
+    assert batch.asked.float().mean() == pytest.approx(0.7 * 0.75, abs=0.02)
+    nothing_asked = 0.3 + 0.7 * 0.5**2 / 3  # a share s of attributes open, even from 0 to 0.5: E[s^2] = 0.25 / 3
+    assert (~batch.asked.any(1)).float().mean() == pytest.approx(nothing_asked, abs=0.02)
+
+
+def test_a_source_is_another_usable_picture_of_the_person_wherever_there_is_one():
+    others, usable = others_of(DATA), set(DATA.sources.tolist())
+    seen = {row: set() for row in range(len(DATA.labels))}
+    for chance in np.linspace(0, 0.999, 12):
+        for row, source in enumerate(others.of(np.arange(len(DATA.labels)), np.full(len(DATA.labels), chance))):
+            seen[row].add(int(source))
+    for row, sources in seen.items():
+        of_the_person = {r for r in usable if DATA.labels[r] == DATA.labels[row]} - {row}
+        assert sources == (of_the_person or {row})
+
+
+def test_no_cross_pairs_means_that_every_picture_has_its_own_vector():
+    rng = torch.Generator().manual_seed(RECIPE.seed * 1_000_003)
+    rows = torch.randint(0, len(DATA.labels), (RECIPE.batch_size,), generator=rng)
+    own = drawn(dataclasses.replace(RECIPE, cross_pairs=0.0))
+    assert np.array_equal(own.vectors, DATA.vectors[rows])
+    crossed = drawn(dataclasses.replace(RECIPE, cross_pairs=1.0, batch_size=200))
+    own = drawn(dataclasses.replace(RECIPE, cross_pairs=0.0, batch_size=200))
+    alike = (crossed.vectors == own.vectors).all(1).float().mean()
+    assert alike == pytest.approx(1 / 20, abs=0.05)  # the one picture of person 2 that is a source
+
+
+def test_a_stranger_is_somebody_else_of_the_batch():
+    labels = np.array([3, 3, 5, 3, 5])
+    assert _of_another_person(labels).tolist() == [2, 2, 3, 4, 0]
+    assert _of_another_person(np.array([1, 1])).tolist() == [0, 1]
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_twentieth():
+    recipe = dataclasses.replace(RECIPE, steps=100, warmup_steps=10)
+    shares = [lr_share(step, recipe) for step in range(100)]
+    assert shares[0] == 0.1
+    assert shares[9] == shares[10] == 1.0
+    assert np.all(np.diff(shares[10:]) < 0)
+    assert shares[-1] == pytest.approx(0.05, abs=1e-3)
+
+
+SEES = torch.randn(3 * 4 * 4, 8, generator=torch.Generator().manual_seed(4))
+MIRROR = Mirror(  # "pictures" of three channels from latents of two, and a "face" that is linear in them
+    lambda latents: torch.cat([latents, latents[:, :1]], 1), lambda crops: crops.flatten(1) @ SEES
+)
+
+
+def seen_cosine(model, recipe):
+    """Mean cosine of who is seen in x0 estimates and who was asked for."""
+    from generation import objectives
+    from generation.diffusion import alpha_bars
+
+    batch = drawn(dataclasses.replace(recipe, batch_size=64), step=99)
+    bar = alpha_bars()[batch.timesteps]
+    noisy = objectives.noised(batch.latents, batch.noise, bar)
+    with torch.no_grad():
+        told = model.condition(model.context(batch.vectors), batch.attributes, batch.asked)
+        clean = objectives.clean_estimate("v", model(noisy, batch.timesteps, told), noisy, bar)
+    early = batch.timesteps < 500
+    seen = MIRROR(clean, batch.to_crop)
+    return torch.nn.functional.cosine_similarity(seen, batch.vectors)[early].mean().item()
+
+
+def test_identity_terms_draw_pictures_towards_who_was_asked_for(tmp_path):
+    recipe = dataclasses.replace(RECIPE, steps=40, batch_size=8, identity_open=0.0, cross_pairs=0.0)
+    cosines = {}
+    for term in ("none", "cosine", "triplet"):
+        told = dataclasses.replace(recipe, identity_term=term, identity_weight=3.0)
+        model = train_generator(DATA, NARROW, told, tmp_path / term, quiet, mirror=MIRROR)
+        cosines[term] = seen_cosine(model, told)
+    assert cosines["cosine"] > cosines["none"] + 0.02
+    assert cosines["triplet"] > cosines["none"] + 0.02
+
+
+def test_rows_too_noisy_for_an_identity_term_are_not_decoded(tmp_path):
+    decoded = []
+
+    def decode(latents):
+        decoded.append(len(latents))
+        return torch.cat([latents, latents[:, :1]], 1)
+
+    recipe = dataclasses.replace(
+        RECIPE, steps=1, batch_size=20, identity_open=0.0, identity_term="cosine", identity_below=0.3
+    )
+    train_generator(DATA, NARROW, recipe, tmp_path, quiet, mirror=Mirror(decode, MIRROR.embed))
+    assert decoded == [6]  # of 20 times, one in each twentieth
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"steps": 0}, "steps: expected at least 1, got 0"),
+        ({"prediction": "x0"}, "prediction: expected one of v, epsilon, got 'x0'"),
+        ({"partial_dropout": 1.0}, "partial_dropout: expected 0 to less than 1, got 1.0"),
+        ({"cross_pairs": 1.5}, "cross_pairs: expected 0 to 1, got 1.5"),
+        ({"peak_lr": float("nan")}, "peak_lr: expected more than 0, got nan"),
+        ({"identity_term": "euclid"}, "identity_term: expected one of none, cosine, triplet, got 'euclid'"),
+        ({"identity_below": 0.0}, "identity_below: expected more than 0, at most 1, got 0.0"),
+    ],
+)
+def test_a_recipe_out_of_range_is_refused(wrong, told):
+    with pytest.raises(ValueError, match=told):
+        GeneratorRecipe(**wrong)
+
+
+def test_data_that_do_not_fit_are_refused(tmp_path):
+    other = dataclasses.replace(DATA, vectors=np.zeros((20, 9), np.float32))
+    with pytest.raises(ValueError, match=r"vectors: expected shape \(20, 8\), got \(20, 9\)"):
+        train_generator(other, NARROW, RECIPE, tmp_path, quiet)
+    with pytest.raises(ValueError, match="identity_term: expected a mirror and to_crop for 'cosine', got none"):
+        train_generator(DATA, NARROW, dataclasses.replace(RECIPE, identity_term="cosine"), tmp_path, quiet)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_and_names_the_step(tmp_path):
+    broken = dataclasses.replace(DATA, latents=np.full_like(DATA.latents, np.nan))
+    with pytest.raises(ValueError, match="expected a finite loss, got nan at step 0"):
+        train_generator(broken, NARROW, RECIPE, tmp_path, quiet)
