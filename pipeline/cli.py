@@ -1,4 +1,4 @@
-"""The command line: `facemint run`, `check`, `compare`, `weights`. `run` and `check` hand their words to Hydra."""
+"""The command line: `facemint run`, `check`, `compare`, `weights`, `train-generator`, of which some take Hydra's words."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -79,24 +79,67 @@ def compare(
         CONSOLE.print(table.table())
 
 
-@app.command(short_help="Trains the bundled measuring models.")
+@app.command(short_help="Trains the bundled models.")
 def weights(
     out: Annotated[Path | None, typer.Option(help="Where they go; default: generation/weights.")] = None,
     work: Annotated[Path, typer.Option(help="Renders and checkpoints; what is there is not made again.")] = Path(
         "runs/weights"
     ),
+    workers: Annotated[int, typer.Option(help="Processes at a time.", min=1)] = 2,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the GPU where there is one.")] = None,
 ) -> None:
-    """Trains the bundled measuring models on renders: about an hour on two cores; goes on where it stopped."""
+    """Trains the bundled models on renders, on a CPU or a GPU; goes on where it stopped."""
     from generation.weights import FOLDER
     from pipeline.weights import make_weights
 
-    make_weights(out or FOLDER, work, say=say)
+    make_weights(out or FOLDER, work, workers=workers, device=device, say=say)
+
+
+@app.command(context_settings=FREE_WORDS, short_help="Trains the bundled generator's denoiser alone.")
+def train_generator(words: Words = None, debug: Debug = False) -> None:
+    """Trains the denoiser on the renders and latents that `facemint weights` has made, with losses of your choice.
+
+    \b
+    Words are Hydra's, over conf/train_generator.yaml: work=DIR run=DIR, device=cuda,
+    recipe.partial_dropout=0.25, recipe.prediction=epsilon, recipe.min_snr_gamma=5,
+    recipe.identity_term=triplet. The same words go on where a training stopped. Under torchrun:
+    torchrun --nproc-per-node 2 -m pipeline.cli train-generator work=DIR run=DIR
+    """
+    raise typer.Exit(_train_generator(words or [], debug))
 
 
 def _hydra(words: Sequence[str], debug: bool, only_check: bool) -> int:
-    """Runs Hydra's own entry with these words. Returns the exit code."""
-    import hydra
+    """Runs, or only checks, with these words. Returns the exit code."""
     from hydra._internal.utils import get_args_parser
+    from omegaconf import DictConfig
+
+    from pipeline import factory
+
+    mine = get_args_parser().parse_args(list(words)).overrides
+    anew = any(_key(word) == "steps" for word in mine)
+    flags = [word for word in words if word not in mine]
+
+    def task(cfg: DictConfig) -> float | None:
+        return factory.run(cfg, anew=anew, only_check=only_check)
+
+    return _compose("config", ["run", *flags, *_remembered(mine), *mine], task, debug)
+
+
+def _train_generator(words: Sequence[str], debug: bool) -> int:
+    """Trains the denoiser with these words. Returns the exit code."""
+    from omegaconf import DictConfig
+
+    def task(cfg: DictConfig) -> None:
+        from pipeline.weights.alone import train_alone
+
+        train_alone(cfg)
+
+    return _compose("train_generator", ["train-generator", *words], task, debug)
+
+
+def _compose(config: str, words: Sequence[str], task: Callable[[Any], Any], debug: bool) -> int:
+    """Gives Hydra's own entry the words after the verb, and the composed config to the task. Returns the exit code."""
+    import hydra
     from hydra.errors import HydraException
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
@@ -107,25 +150,22 @@ def _hydra(words: Sequence[str], debug: bool, only_check: bool) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its errors to us, and we say them in one line
     stopped: list[BaseException] = []
 
-    def task(cfg: DictConfig) -> float | None:
+    def guarded(cfg: DictConfig) -> Any:
         try:
-            return factory.run(cfg, anew=anew, only_check=only_check)
+            return task(cfg)
         except EXPECTED as error:
             if factory.in_a_sweep():
                 raise
             stopped.append(error)  # Hydra would add lines of its own
         except KeyboardInterrupt as error:
-            say(f"interrupted; facemint run run={factory.where()} goes on from here")
+            say(f"interrupted; facemint {words[0]} run={factory.where()} goes on from here")
             stopped.append(error)
         return None
 
-    mine = get_args_parser().parse_args(list(words)).overrides
-    anew = any(_key(word) == "steps" for word in mine)
-    flags = [word for word in words if word not in mine]
     before = sys.argv
-    sys.argv = ["facemint", *flags, *_remembered(mine), *mine]
+    sys.argv = ["facemint", *words[1:]]
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config)(guarded)()
     except (HydraException, OmegaConfBaseException, *EXPECTED) as error:
         stopped.append(error)
     finally:

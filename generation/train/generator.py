@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -245,6 +245,7 @@ def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
 
 
+@runtime_checkable
 class Warms(Protocol):
     """A recipe with a warm-up."""
 
@@ -316,6 +317,7 @@ class Batch:
     to_crop: Float[Tensor, "b 2 3"]
 
 
+@runtime_checkable
 class Draws(Protocol):
     """A recipe that says how batches are drawn."""
 

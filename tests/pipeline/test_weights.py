@@ -2,12 +2,29 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
+import numpy as np
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
+from generation import diffusion
 from generation.train import DetectorRecipe
+from generation.train.autoencoder import AutoencoderRecipe
+from generation.train.generator import GeneratorRecipe
 from generation.weights import bundled
-from pipeline.weights import WeightsRecipe, make_weights
+from generation.world import attribute_table, render, sample_people
+from generation.world.scenes import generator_attributes
+from pipeline.cli import app
+from pipeline.weights import GeneratorOrder, WeightsRecipe, make_weights
+from pipeline.weights.generator import CONTROLS, told_controls
+from pipeline.weights.workers import KEEPS_MEMORY, pool
+from stages.generate.bundled import Bundled
+from stages.records import Chunk, Identity, Variation
+from stages.sample.population import Population
 
 FULL = WeightsRecipe()
 SMALL = dataclasses.replace(
@@ -20,6 +37,13 @@ SMALL = dataclasses.replace(
     detector=DetectorRecipe(steps=2, batch_size=10, checkpoint_every=1, precision="fp32", threads=1),
     embedder_a=dataclasses.replace(FULL.embedder_a, epochs=2, batch_size=25),
     embedder_b=dataclasses.replace(FULL.embedder_b, epochs=2, batch_size=25),
+    generator=GeneratorOrder(
+        people=25,
+        pictures=2,
+        held_out=5,
+        autoencoder=AutoencoderRecipe(steps=2, batch_size=2, widths=(16, 16, 16), precision="fp32", threads=1),
+        denoiser=GeneratorRecipe(steps=2, batch_size=4, precision="fp32", threads=1),
+    ),
 )
 
 
@@ -42,6 +66,7 @@ def test_the_card_tells_recipe_hashes_and_every_score(made):
     work, out = made
     card = (out / "CARD.md").read_text()
     scores = json.loads((work / "scores.json").read_text())
+    assert "20 people x 2 close-ups" in card
     for entry in json.loads((out / "weights.json").read_text()).values():
         assert entry["sha256"] in card
     for name in ("embedder_a", "embedder_b"):
@@ -67,3 +92,122 @@ def test_the_work_of_another_recipe_is_refused(made):
     work, out = made
     with pytest.raises(ValueError, match='"people": 26'):
         make_weights(out, work, dataclasses.replace(SMALL, people=26), device="cpu", say=lambda _: None)
+
+
+def test_the_generator_that_is_shipped_draws_whom_its_population_holds(made):
+    _, out = made
+    person = Population(bundled("population", out).verify(), 4, "bundled-a-1", unit=True)(1, np.random.default_rng(0))
+    row = Variation("000000_000", 0, 5, {"yaw_deg": 20.0})
+    chunk = Chunk(0, (Identity(0, person[0], person[0]),), (row,))
+    pictures = Bundled("bundled-a-1", steps=1, batch_size=1, weights=out)(chunk).pixels
+    assert pictures.shape == (1, 112, 112, 3)
+    assert bundled("generator", out).space == ""
+
+
+def test_the_generator_is_told_all_that_can_be_learnt_in_the_worlds_order(made):
+    _, out = made
+    told = [control.name for control in diffusion.load(out / "generator.safetensors").denoiser.shape.controls]
+    assert told == [name for name in CONTROLS if name not in ("background", "noise", "jpeg_quality")]
+    assert {control.name for control in told_controls() if control.logarithmic} == {"low_resolution_px"}
+
+
+def test_people_of_the_generator_are_close_ups_drawn_from_their_own_stream(made):
+    work, _ = made
+    rng = np.random.default_rng([7_005, 2026, 0])
+    vectors = np.repeat(sample_people(25, rng), 2, 0)
+    rows = [row for _ in range(25) for row in generator_attributes(2, rng)]
+    seeds = rng.integers(0, 2**63 - 1, len(rows))
+    drawn = render(vectors[:3], attribute_table(rows[:3]), seeds[:3], 140)
+    folder = work / "generator" / "renders"
+    assert np.array_equal(np.load(folder / "pictures.npy")[:3], drawn.pixels[:, 18:130, 14:126])
+    np.testing.assert_allclose(np.load(folder / "landmarks.npy")[:3], drawn.landmarks - [14, 18], atol=1e-4)
+    assert np.array_equal(np.load(folder / "attributes.npy"), attribute_table(rows))
+
+
+def test_a_contact_sheet_shows_people_who_were_not_trained_on(made):
+    work, _ = made
+    sheets = sorted((work / "generator" / "sheets").glob("*.png"))
+    assert sheets[-1].name == "sheet_000002.png"
+    sheet = np.asarray(Image.open(sheets[-1]))
+    pictures, labels = (np.load(work / "generator" / "renders" / f"{name}.npy") for name in ("pictures", "labels"))
+    first = sheet[:112, :112]
+    whose = labels[[np.array_equal(picture, first) for picture in pictures]]
+    assert len(whose) == 1
+    assert whose[0] >= 20
+
+
+def trained_alone(work, run, *words):
+    few = ["recipe.steps=2", "recipe.batch_size=4", "recipe.threads=1", "+recipe.precision=fp32"]
+    return ["train-generator", f"work={work}", f"run={run}", "device=cpu", *few, *words]
+
+
+def test_a_denoiser_is_trained_alone_with_an_identity_term_and_again_the_same(made, tmp_path):
+    work, _ = made
+    words = trained_alone(work, tmp_path / "run", "recipe.identity_term=triplet", "recipe.identity_below=0.9")
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert f"wrote {tmp_path / 'run' / 'generator.safetensors'}" in result.output
+    first = (tmp_path / "run" / "generator.safetensors").read_bytes()
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert (tmp_path / "run" / "generator.safetensors").read_bytes() == first
+    other = CliRunner().invoke(app, [*words, "recipe.partial_dropout=0.5"])
+    assert other.exit_code != 0
+    assert '"partial_dropout": 0.5' in other.stderr
+
+
+def test_two_processes_train_one_denoiser(made, tmp_path):
+    work, _ = made
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, "-m", "pipeline.cli", *trained_alone(work, tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("on cpu, 2 processes") == 1
+    assert diffusion.load(tmp_path / "run" / "generator.safetensors").space == "bundled-a-1"
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("recipe.cross_pairs=2", "cross_pairs: expected 0 to 1, got 2"),
+        ("recipe.identity_term=euclid", "identity_term: expected one of none, cosine, triplet, got 'euclid'"),
+        ("sheet_minutes=0", "sheet_minutes: expected more than 0, got 0"),
+        ("work=nowhere", "work: expected a folder that `facemint weights` has worked in"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_in_a_line(made, tmp_path, word, told):
+    work, _ = made
+    result = CliRunner().invoke(app, [*trained_alone(work, tmp_path / "run"), word])
+    assert result.exit_code != 0
+    assert told in result.stderr
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"people": 30}, "people: expected a positive multiple of 25, got 30"),
+        ({"pictures": 0}, "pictures: expected at least 1, got 0"),
+        ({"held_out": 8000}, "held_out: expected 1 to 7999, got 8000"),
+    ],
+)
+def test_an_order_of_a_generator_out_of_range_is_refused(wrong, told):
+    with pytest.raises(ValueError, match=told):
+        GeneratorOrder(**wrong)
+
+
+def malloc_of_a_worker():
+    return {name: os.environ.get(name) for name in KEEPS_MEMORY}
+
+
+def test_workers_keep_their_memory_and_the_parent_is_left_as_it_was(monkeypatch):
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "7")
+    before = dict(os.environ)
+    with pool(1) as processes:
+        seen = processes.submit(malloc_of_a_worker).result()
+    assert seen == KEEPS_MEMORY | {"MALLOC_TOP_PAD_": "7"}
+    assert dict(os.environ) == before

@@ -1,0 +1,239 @@
+"""The bundled generator, from renders of its own people to one file: autoencoder, latents, denoiser, population.
+
+Everything is in `generator/` of the work folder; what is there is not made again.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor
+
+from generation import diffusion
+from generation.diffusion import Autoencoder, Control, DenoiserShape, FaceDiffusion
+from generation.train.autoencoder import CHECKPOINT as AUTOENCODER
+from generation.train.autoencoder import cached_latents, train_autoencoder
+from generation.train.generator import GeneratorRecipe, Mirror, Photographs, train_generator
+from generation.world import ATTRIBUTES, CONTROLS
+from generation.world.scenes import generator_attributes
+from pipeline.weights.measuring import SPACES, embedder, polished
+from pipeline.weights.recipe import GeneratorOrder, WeightsRecipe, polish
+from pipeline.weights.renders import CloseUps, Order, claim, mapped, rendered
+from pipeline.weights.sheets import Sheets
+from pipeline.weights.workers import Say, pool, teller
+from recognition.backbones import IResNet
+from recognition.train import Recipe, load_trained
+from stages.embed.align import similarity, template
+from stages.sample.population import fit
+
+PEOPLE_STREAM = 7_005  # of SeedSequence: its people are no other model's, and no run's
+FOLDER = "generator"  # of the work folder
+RENDERS, VECTORS, LATENTS = "renders", "vectors.npy", "latents.npz"
+WEIGHTS, POPULATION = "generator.safetensors", "population.npz"
+SPACE = SPACES["embedder_a"]
+
+# A background is a seed; noise and JPEG are done to finished pictures, as no latent has room for them.
+UNTOLD = ("background", "noise", "jpeg_quality")
+STYLES = {"glasses": 4, "hat": 4}
+PIXELS = "low_resolution_px"  # told by ratios; from 140 on, the side of a close-up's render, nothing is lost
+PIXELS_RANGE = (16.0, 140.0)
+
+
+def told_controls() -> tuple[Control, ...]:
+    """What the denoiser is told of a photograph, in the order of the world's controls."""
+    ranges = {name: (attribute.low, attribute.high) for name, attribute in ATTRIBUTES.items()} | {PIXELS: PIXELS_RANGE}
+    return tuple(
+        Control(name, *ranges[name], STYLES.get(name, 0), name == PIXELS) for name in CONTROLS if name not in UNTOLD
+    )
+
+
+def make_generator(work: Path, recipe: WeightsRecipe, workers: int, device: str, say: Say) -> None:
+    """Makes `generator/generator.safetensors` and `generator/population.npz` in a work folder that has embedder A.
+
+    Raises:
+        ValueError: If the folder holds the work of another recipe.
+    """
+    folder, order = work / FOLDER, recipe.generator
+    claim(folder, asdict(order))
+    photographs = Order(order.people, order.pictures, PEOPLE_STREAM, generator_attributes, order.seed, CloseUps)
+    rendered(folder / RENDERS, photographs, workers, device, say)
+    with pool(1) as processes:  # anew, for its memory
+        processes.submit(_make, work, recipe, device).result()
+
+
+def _make(work: Path, recipe: WeightsRecipe, device: str) -> None:
+    folder, order = work / FOLDER, recipe.generator
+    renders, say = mapped(folder / RENDERS, CloseUps), teller("generator")
+    embed_renders(folder, work / "embedder_a.onnx", device)
+    write_population(folder, order)
+    if (folder / WEIGHTS).exists():
+        return
+    network = embedder_a(work, recipe.embedder_a, device)
+    seen = _learnt(order, len(renders.labels))
+    autoencoder = train_autoencoder(
+        renders.pictures[:seen],
+        alignments(renders)[:seen],
+        order.autoencoder,
+        folder,
+        partial(features_of, network),
+        say,
+        device=device,
+    )
+    cached_latents(autoencoder, renders.pictures, folder / LATENTS, precision=order.autoencoder.precision)
+    mirror = Mirror(autoencoder.decode, network)
+    train_denoiser(folder, folder, order, order.denoiser, autoencoder, mirror, say, device)
+
+
+def train_denoiser(
+    made: Path,
+    out: Path,
+    order: GeneratorOrder,
+    recipe: GeneratorRecipe,
+    autoencoder: Autoencoder,
+    mirror: Mirror | None,
+    say: Say,
+    device: str,
+    sheet_minutes: float = 10.0,
+) -> None:
+    """Trains a denoiser on what a work folder holds and writes `generator.safetensors` where it is told to.
+
+    Args:
+        made: The generator's part of a work folder, with renders, vectors and latents.
+        out: Where the checkpoint, contact sheets and the file go.
+        autoencoder: Of those latents, its statistics measured.
+        mirror: What an identity term looks with.
+        sheet_minutes: Between contact sheets.
+    """
+    data, renders = photographs_of(made, order), mapped(made / RENDERS, CloseUps)
+    shape = DenoiserShape(
+        told_controls(), identity_dimensions=data.vectors.shape[1], latent_channels=data.latents.shape[1]
+    )
+    first = _learnt(order, len(renders.labels))
+    sheets = Sheets(out / "sheets", shape, autoencoder, recipe.prediction, recipe.steps, sheet_minutes, device)
+    shown = [row for row in sources_of(renders) if row >= first]
+    look = sheets.of(renders, np.load(made / VECTORS, mmap_mode="r"), shown)
+    denoiser = train_generator(data, shape, recipe, out, say, look, device, mirror=mirror)
+    if not _is_first_process():
+        return
+    model = FaceDiffusion(autoencoder, denoiser, SPACE, recipe.prediction)
+    diffusion.save(model, out / WEIGHTS)
+
+
+def _is_first_process() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def photographs_of(made: Path, order: GeneratorOrder) -> Photographs:
+    """What a denoiser is trained on: all photographs but those of the people held out.
+
+    Raises:
+        ValueError: If renders, vectors or latents are not there, or are not of the same pictures.
+    """
+    renders = mapped(made / RENDERS, CloseUps)
+    for name in (VECTORS, LATENTS):
+        if not (made / name).is_file():
+            raise ValueError(f"expected {name} in {made}, found no such file; `facemint weights` makes it")
+    with np.load(made / LATENTS, allow_pickle=False) as kept:
+        latents = kept["latents"]
+    vectors = np.load(made / VECTORS)
+    if not len(renders.labels) == len(vectors) == len(latents):
+        raise ValueError(
+            f"expected as many vectors and latents as renders in {made}, "
+            f"got {len(vectors)} and {len(latents)} of {len(renders.labels)}"
+        )
+    seen = _learnt(order, len(renders.labels))
+    columns = [CONTROLS.index(control.name) for control in told_controls()]
+    sources = sources_of(renders)
+    return Photographs(
+        latents[:seen],
+        vectors[:seen],
+        np.ascontiguousarray(renders.attributes[:seen, columns]),
+        np.array(renders.labels[:seen]),
+        sources[sources < seen],
+        alignments(renders)[:seen],
+    )
+
+
+def _learnt(order: GeneratorOrder, rows: int) -> int:
+    """Photographs of the people who are not held out: they come first."""
+    return rows - order.held_out * order.pictures
+
+
+def sources_of(renders: CloseUps) -> Int64[np.ndarray, " s"]:
+    """Rows whose vector may stand for a person: sharp, turned little, eyes open and in sight."""
+    column = {name: renders.attributes[:, place] for place, name in enumerate(CONTROLS)}
+    sharp = (column[PIXELS] >= 56) & (column["blur_px"] < 1)
+    seen = (np.abs(column["yaw_deg"]) <= 50) & (column["glasses"] != 3) & (column["eye_closure"] < 0.5)
+    return np.flatnonzero(sharp & seen)
+
+
+def alignments(renders: CloseUps) -> Float32[np.ndarray, "n 2 3"]:
+    """What takes each picture to its crop."""
+    return similarity(renders.landmarks.astype(np.float64), template(diffusion.SIZE_PX)).astype(np.float32)
+
+
+def embedder_a(work: Path, recipe: Recipe, device: str) -> IResNet:
+    """Embedder A as a network that can be differentiated: its weights stay.
+
+    Raises:
+        ValueError: If it is not trained to its end, or of another design.
+    """
+    network = load_trained(polished(work / "embedder_a"), polish(recipe), device).model
+    if not isinstance(network, IResNet):
+        raise ValueError(f"embedder_a: expected a residual network, whose stages are known, got {type(network)}")
+    return network.requires_grad_(False)
+
+
+def embed_renders(folder: Path, onnx: Path, device: str) -> None:
+    """Writes the unit vectors of all crops, by the file that is shipped."""
+    if (folder / VECTORS).exists():
+        return
+    raw = embedder(onnx, device)(mapped(folder / RENDERS, CloseUps).crops)
+    part = folder / "vectors.part.npy"
+    np.save(part, (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32))
+    os.replace(part, folder / VECTORS)
+
+
+def write_population(folder: Path, order: GeneratorOrder) -> None:
+    """Writes mean and covariance of the sources' vectors: whom a sampler may draw."""
+    renders = mapped(folder / RENDERS, CloseUps)
+    sources = sources_of(renders)
+    vectors = np.load(folder / VECTORS)[sources[sources < _learnt(order, len(renders.labels))]]
+    mean, covariance = fit(vectors)
+    part = folder / "population.part.npz"
+    np.savez(part, mean=mean, covariance=covariance)
+    os.replace(part, folder / POPULATION)
+
+
+def features_of(network: IResNet, crops: Float[Tensor, "b 3 112 112"]) -> list[Tensor]:
+    """What embedder A has after its stem and after each stage."""
+    maps = [network.prelu(network.bn1(network.conv1(crops)))]
+    for stage in network.stages:
+        maps.append(network.get_submodule(stage)(maps[-1]))
+    return maps
+
+
+def autoencoder_of(made: Path, order: GeneratorOrder, device: str) -> Autoencoder:
+    """The autoencoder of a work folder whose latents are cached.
+
+    Raises:
+        ValueError: If it is not there, or not trained to its end.
+    """
+    path = made / AUTOENCODER
+    if not path.is_file() or not (made / LATENTS).is_file():
+        raise ValueError(f"expected {AUTOENCODER} and {LATENTS} in {made}; `facemint weights` makes them")
+    kept = torch.load(path, weights_only=True, map_location="cpu")
+    if kept["step"] != order.autoencoder.steps:
+        raise ValueError(f"expected an autoencoder of {order.autoencoder.steps} steps in {path}, got {kept['step']}")
+    model = Autoencoder(order.autoencoder.shape)
+    model.load_state_dict(kept["average"])
+    model.requires_grad_(False).eval().to(device)
+    nothing = np.zeros((0, diffusion.SIZE_PX, diffusion.SIZE_PX, 3), np.uint8)
+    cached_latents(model, nothing, made / LATENTS)  # for the statistics
+    return model

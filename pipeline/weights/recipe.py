@@ -1,0 +1,112 @@
+"""What `make weights` makes, and of what: every number that decides the bundled weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from generation.train import DetectorRecipe
+from generation.train.autoencoder import AutoencoderRecipe
+from generation.train.generator import GeneratorRecipe
+from pipeline.weights.renders import BLOCK
+from recognition.augment import Augment
+from recognition.margins import CosFace
+from recognition.train import Recipe
+
+
+def embedder_recipe(backbone: str, seed: int) -> Recipe:
+    return Recipe(
+        backbone=backbone,
+        margin=CosFace(margin_cosine=0.2, scale=24.0),  # ArcFace 0.4 at scale 32 stood still for its first epoch
+        epochs=14,
+        batch_size=128,
+        peak_lr=2e-3,
+        optimizer="adamw",
+        weight_decay=5e-2,
+        schedule="cosine",
+        warmup_epochs=1,
+        precision="bf16",
+        seed=seed,
+        threads=1,
+    )
+
+
+def polish(recipe: Recipe) -> Recipe:
+    """A second, gentler training that begins with the first: a wider margin, and augmentation close to none."""
+    # The renders have low resolution, blur and glasses of their own.
+    augment = Augment(
+        shift_px=1.0,
+        scale=0.02,
+        rotate_deg=2.0,
+        brightness=0.1,
+        contrast=0.15,
+        low_resolution=0.05,
+        blur=0.05,
+        erase=0.05,
+    )
+    margin = CosFace(margin_cosine=0.3, scale=24.0)
+    return replace(recipe, margin=margin, augment=augment, epochs=6, peak_lr=1e-3, warmup_epochs=0.5)
+
+
+@dataclass(frozen=True)
+class GeneratorOrder:
+    """What the bundled generator is made from.
+
+    Attributes:
+        people: Of its own, in blocks of 25.
+        pictures: Photographs of each.
+        held_out: The last of them, who are not trained on but looked at in contact sheets.
+        seed: Of people and photographs.
+        autoencoder: How the autoencoder is trained.
+        denoiser: How the denoiser is trained.
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    people: int = 8000
+    pictures: int = 6
+    held_out: int = 100
+    seed: int = 2026
+    autoencoder: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
+    denoiser: GeneratorRecipe = field(default_factory=GeneratorRecipe)
+
+    def __post_init__(self) -> None:
+        if self.people < BLOCK or self.people % BLOCK:
+            raise ValueError(f"people: expected a positive multiple of {BLOCK}, got {self.people}")
+        if self.pictures < 1:
+            raise ValueError(f"pictures: expected at least 1, got {self.pictures}")
+        if not 1 <= self.held_out < self.people:
+            raise ValueError(f"held_out: expected 1 to {self.people - 1}, got {self.held_out}")
+
+
+@dataclass(frozen=True)
+class WeightsRecipe:
+    """What `make weights` makes.
+
+    Attributes:
+        people: How many people the measuring models are trained on.
+        pictures: Photographs of each.
+        detector_people: The first people whose whole pictures train the detector.
+        held_out: People for the detector's errors and the thresholds.
+        protocol_pairs: Pairs of each protocol that the embedders are scored on.
+        seed: Of everything but the generator.
+        generator: The generator, from people of its own.
+    """
+
+    people: int = 4000
+    pictures: int = 12
+    detector_people: int = 1500
+    held_out: int = 200
+    protocol_pairs: int = 2000
+    seed: int = 20_26
+    detector: DetectorRecipe = field(default_factory=lambda: DetectorRecipe(steps=4500, threads=1))
+    embedder_a: Recipe = field(default_factory=lambda: embedder_recipe("residual_a", seed=1))
+    embedder_b: Recipe = field(default_factory=lambda: embedder_recipe("plain_b", seed=2))
+    generator: GeneratorOrder = field(default_factory=GeneratorOrder)
+
+    @property
+    def measuring(self) -> dict[str, Any]:
+        """All that decides the measuring models, the second training of the embedders included."""
+        told = asdict(self) | {"polish_of_embedder_a": asdict(polish(self.embedder_a))}
+        del told["generator"]  # which has a folder and a claim of its own
+        return told
