@@ -130,6 +130,6 @@ def identity_triplet(
     return (identity_distance(seen, wanted) - identity_distance(seen, other) + margin).clamp(min=0)
 
 
-def lateness_weight(timesteps: Int[Tensor, " b"], times: int) -> Float[Tensor, " b"]:
-    """(1 - t / T)^2, ID-Booth's weight of an identity term: an estimate from noise shows no face yet."""
-    return (1 - timesteps / times).square()
+def lateness_weight(timesteps: Int[Tensor, " b"], times: int, power: float = 2.0) -> Float[Tensor, " b"]:
+    """(1 - t / T)^power; with 2, ID-Booth's weight of an identity term: an estimate from noise shows no face yet."""
+    return (1 - timesteps / times).pow(power)

@@ -82,10 +82,12 @@ class GeneratorRecipe:
         threads: Threads of torch in each process.
         checkpoint_every: Steps.
         identity_term: "none", "cosine" (1 - cosine of the face in the decoded x0 estimate and the vector asked for) or
-            "triplet" (ID-Booth: nearer to it than to somebody else in the batch), weighted by (1 - t / T)^2.
+            "triplet" (ID-Booth: nearer to it than to somebody else in the batch).
         identity_weight: Of that term, in the loss.
         identity_below: The term is left out of rows at or above this share of T, in (0, 1]: estimates made of noise
             show no face, and decoding takes time.
+        identity_above: It is left out of rows below this share of T, too: who they show is seen in them already.
+        identity_power: Of the weight (1 - t / T)^power; 2 in ID-Booth, 0 for all times alike.
     Raises:
         ValueError: If a value is out of range or unknown.
     """
@@ -109,7 +111,9 @@ class GeneratorRecipe:
     checkpoint_every: int = 250
     identity_term: str = "none"
     identity_weight: float = 0.1
-    identity_below: float = 0.5
+    identity_below: float = 0.7
+    identity_above: float = 0.2
+    identity_power: float = 0.0
 
     def __post_init__(self) -> None:
         _one_of("prediction", self.prediction, tuple(PREDICTIONS))
@@ -126,6 +130,10 @@ class GeneratorRecipe:
         _within("peak_lr", self.peak_lr, "more than 0", self.peak_lr > 0)
         _within("attribute_open", self.attribute_open, "0 to 0.5", 0 <= self.attribute_open <= 0.5)
         _within("identity_below", self.identity_below, "more than 0, at most 1", 0 < self.identity_below <= 1)
+        _within(
+            "identity_above", self.identity_above, "0 to identity_below", 0 <= self.identity_above < self.identity_below
+        )
+        _within("identity_power", self.identity_power, "at least 0", self.identity_power >= 0)
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -426,7 +434,8 @@ def _identity_term(
     mirror: Mirror, clean: Float[Tensor, "b c h w"], batch: Batch, recipe: GeneratorRecipe
 ) -> Float[Tensor, ""]:
     """Mean over the rows of the batch; 0 in rows of nobody asked for, and in those that are too noisy."""
-    rows = torch.nonzero(batch.someone & (batch.timesteps < recipe.identity_below * TIMES)).flatten()
+    share = batch.timesteps / TIMES
+    rows = torch.nonzero(batch.someone & (share >= recipe.identity_above) & (share < recipe.identity_below)).flatten()
     if not len(rows):
         return clean.new_zeros(())
     seen, wanted = mirror(clean[rows], batch.to_crop[rows]), batch.vectors[rows]
@@ -434,4 +443,6 @@ def _identity_term(
         term = objectives.identity_distance(seen, wanted)
     else:
         term = objectives.identity_triplet(seen, wanted, batch.strangers[rows])
-    return (objectives.lateness_weight(batch.timesteps[rows], TIMES) * term).sum() / len(batch.latents)
+    return (objectives.lateness_weight(batch.timesteps[rows], TIMES, recipe.identity_power) * term).sum() / len(
+        batch.latents
+    )
