@@ -41,8 +41,9 @@ class Bundled:
         guidance_attributes: 1 for none; how far the attributes are pushed.
         precision: "bf16" (twice as fast on processors that have it) or "fp32".
         device: Of torch. Pictures of different devices and precisions are alike, not equal.
-        threads: Threads of torch while it draws, at least 1.
-        batch_size: Pictures at a time, at least 1: every batch has this shape, so that no picture depends on its chunk.
+        threads: Threads of torch while it draws, at least 1. They change the speed, not the pictures.
+        batch_size: Pictures at a time, a multiple of the threads: every batch has this shape, so that no picture
+            depends on its chunk.
         weights: Folder of `weights.json` and the model.
     Raises:
         ValueError: If an argument is out of range, the space is another, or the weights are not those listed.
@@ -93,6 +94,9 @@ class Bundled:
             raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
         if threads < 1 or batch_size < 1:
             raise ValueError(f"threads, batch_size: expected at least 1, got {threads}, {batch_size}")
+        # torch's GroupNorm sums over a thread's part of the batch: a picture in two parts is rounded differently.
+        if batch_size % threads:
+            raise ValueError(f"batch_size: expected a multiple of {threads} threads, got {batch_size}")
         if device != "cpu" and not torch.cuda.is_available():
             raise ValueError(f"device: expected 'cpu' where torch sees no CUDA device, got {device!r}")
         model = diffusion.load(bundled(NAME, Path(weights)).verify())
