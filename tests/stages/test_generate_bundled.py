@@ -1,18 +1,14 @@
 """The bundled generator's station, on a small model that has learnt nothing: chaos, but always the same."""
 
-import hashlib
-import json
-
 import numpy as np
 import pytest
 import torch
 
-from generation import diffusion
 from generation.world import ATTRIBUTES
 from stages.generate.bundled import Bundled
 from stages.plan import Planner, Uniform
 from stages.records import Chunk, Identity, Variation
-from tests.generation.small import generator
+from tests.generation.small import write_generator
 
 SPACE = "bundled-a-1"
 PLANNER = Planner(3, {"yaw_deg": Uniform(-60, 60), "age_years": Uniform(20, 60)})
@@ -21,10 +17,7 @@ PLANNER = Planner(3, {"yaw_deg": Uniform(-60, 60), "age_years": Uniform(20, 60)}
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
-    path = folder / "generator.safetensors"
-    diffusion.save(generator(SPACE), path)
-    entry = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "space": "", "dimensions": 0}
-    (folder / "weights.json").write_text(json.dumps({"generator": entry}))
+    write_generator(folder)
     return folder
 
 
