@@ -1,4 +1,4 @@
-"""The command line: `facemint run`, `check`, `compare`, `weights`, `train-generator`, of which some take Hydra's words."""
+"""The command line: `facemint run`, `check`, `compare`, `weights`, `train-generator`. Some take Hydra's words."""
 
 from __future__ import annotations
 

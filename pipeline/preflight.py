@@ -55,7 +55,7 @@ def check(cfg: DictConfig, run: RunDir) -> None:
     problems += [line for name, lines in unbound.items() if not _repeats(name, parts) for line in lines]
     fit = {name: part for name, part in parts.items() if part is not None and not unbound[name]}
     built = dict(_built(fit, problems))
-    problems += [*_attributes(fit, built), *_spaces(fit), *_stations(built), *_weights(fit)]
+    problems += [*_attributes(fit, built), *_spaces(fit), *_stations(built), *_weights(fit), *_memory(fit)]
     problems += [*_belongs(cfg, run), *_disk(cfg, run)]
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
@@ -216,6 +216,38 @@ def _weights(parts: Mapping[str, Any]) -> Iterator[str]:
             verify(**{key: value for key, value in parts[name].items() if key in inspect.signature(verify).parameters})
         except (ValueError, OSError) as error:
             yield f"{name}: {_innermost(error)}"
+
+
+def _memory(parts: Mapping[str, Any]) -> Iterator[str]:
+    """The workers' batches fit into memory. A part whose batches are large has a `memory_bytes` that says how large."""
+    generator = parts.get("generator", {})
+    estimate = getattr(_locate(generator["_target_"]), "memory_bytes", None) if generator else None
+    free = _free_memory(generator.get("device", "cpu")) if estimate is not None else None
+    if estimate is None or free is None:
+        return
+    taken = inspect.signature(estimate).parameters
+    each = estimate(**{key: value for key, value in generator.items() if key in taken})
+    workers = _makers(parts.get("runner", {}))
+    if workers * each > free:
+        batch = f"{workers} workers with batches of {generator.get('batch_size', 'the default size')}"
+        yield f"generator: expected {workers * each / 1e9:.1f} GB of free memory for {batch}, got {free / 1e9:.1f} GB"
+
+
+def _makers(runner: Mapping[str, Any]) -> int:
+    """Workers that generate at the same time on this machine."""
+    pools = runner.get("pools", {}).values()
+    return sum(pool.get("actors", 1) for pool in pools if "generate" in pool["stations"]) or 1
+
+
+def _free_memory(device: str) -> int | None:
+    """Bytes; None where nobody says, or where there is no such device, which the generator tells."""
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0] if torch.cuda.is_available() else None
+    meminfo = Path("/proc/meminfo")
+    lines = meminfo.read_text().splitlines() if meminfo.is_file() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def _belongs(cfg: DictConfig, run: RunDir) -> Iterator[str]:

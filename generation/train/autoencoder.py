@@ -104,7 +104,7 @@ def train_autoencoder(
         features: Differentiable features of aligned crops in [-1, 1], on the device, of weights that do not change.
         look: Called after every step with the average and the number of steps done.
     Returns:
-        The average, in eval mode; its latents are not measured yet (`cached_latents`).
+        The average, in eval mode; its latents are not measured yet (`cache_latents`).
     Raises:
         ValueError: If the loss is not finite, naming the step; if a checkpoint in `folder` belongs to another recipe.
     """
@@ -190,25 +190,30 @@ def _wide(pixels: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     return pixels.contiguous(memory_format=torch.channels_last)
 
 
-def cached_latents(
+def cache_latents(
     model: Autoencoder,
     pictures: UInt8[np.ndarray, "n 112 112 3"],
     path: Path,
     batch_size: int = 128,
     precision: str = "bf16",
-) -> Float16[np.ndarray, "n c h w"]:
-    """Normalised latents of all pictures, and the statistics that they are normalised by set in the model.
+) -> None:
+    """Measures the latents of all pictures and writes them, normalised, with their statistics, unless they are there.
 
-    Both are read from `path`, an .npz file, where it is; it is written once it is whole.
+    The file, an .npz, is there once it is whole. `read_latents` gives the model the statistics.
     """
-    if not path.exists():
-        raw = _encoded(model, pictures, batch_size, precision)
-        model.measure(raw)
-        latents = ((raw - model.mean) / model.std).half().cpu().numpy()
-        part = path.with_suffix(".part")
-        with part.open("wb") as file:
-            np.savez(file, latents=latents, mean=model.mean.cpu().numpy(), std=model.std.cpu().numpy())
-        os.replace(part, path)
+    if path.exists():
+        return
+    raw = _encoded(model, pictures, batch_size, precision)
+    model.measure(raw)
+    latents = ((raw - model.mean) / model.std).half().cpu().numpy()
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.savez(file, latents=latents, mean=model.mean.cpu().numpy(), std=model.std.cpu().numpy())
+    os.replace(part, path)
+
+
+def read_latents(model: Autoencoder, path: Path) -> Float16[np.ndarray, "n c h w"]:
+    """The latents of a file, and the statistics that they are normalised by set in the model."""
     with np.load(path, allow_pickle=False) as kept:
         model.mean.copy_(torch.from_numpy(kept["mean"]))
         model.std.copy_(torch.from_numpy(kept["std"]))

@@ -18,7 +18,7 @@ from torch import Tensor
 from generation import diffusion
 from generation.diffusion import Autoencoder, Control, DenoiserShape, FaceDiffusion
 from generation.train.autoencoder import CHECKPOINT as AUTOENCODER
-from generation.train.autoencoder import cached_latents, train_autoencoder
+from generation.train.autoencoder import cache_latents, read_latents, train_autoencoder
 from generation.train.generator import GeneratorRecipe, Mirror, Photographs, train_generator
 from generation.world import ATTRIBUTES, CONTROLS
 from generation.world.scenes import generator_attributes
@@ -85,7 +85,8 @@ def _make(work: Path, recipe: WeightsRecipe, device: str) -> None:
         say,
         device=device,
     )
-    cached_latents(autoencoder, renders.pictures, folder / LATENTS, precision=order.autoencoder.precision)
+    cache_latents(autoencoder, renders.pictures, folder / LATENTS, precision=order.autoencoder.precision)
+    read_latents(autoencoder, folder / LATENTS)
     mirror = Mirror(autoencoder.decode, network)
     train_denoiser(folder, folder, order, order.denoiser, autoencoder, mirror, say, device)
 
@@ -234,6 +235,5 @@ def autoencoder_of(made: Path, order: GeneratorOrder, device: str) -> Autoencode
     model = Autoencoder(order.autoencoder.shape)
     model.load_state_dict(kept["average"])
     model.requires_grad_(False).eval().to(device)
-    nothing = np.zeros((0, diffusion.SIZE_PX, diffusion.SIZE_PX, 3), np.uint8)
-    cached_latents(model, nothing, made / LATENTS)  # for the statistics
+    read_latents(model, made / LATENTS)
     return model

@@ -3,19 +3,32 @@ import pytest
 
 from stages.records import Chunk, Identity
 from tests.contracts.conftest import build, names
+from tests.generation.small import write_generator
 
-SAMPLER_OF = {"rendered": "world"}  # whose people a generator takes
+SAMPLER_OF = {"rendered": "world", "bundled": "sphere"}  # whose people a generator takes
+PLANNER_OF = {"rendered": "wild", "bundled": "portrait"}  # whose photographs
+SMALLER = {"bundled": {"steps": 2, "batch_size": 4}}  # than in its file, for speed
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Of a small generator that has learnt nothing: what it draws is chaos, but a generator's contract holds."""
+    folder = tmp_path_factory.mktemp("weights")
+    write_generator(folder)
+    return folder
 
 
 @pytest.fixture(params=names("generator"))
-def generator(request, tmp_path):
-    return build("generator", request.param, tmp_path)
+def generator(request, tmp_path, weights):
+    own = {"weights": str(weights)} if request.param == "bundled" else {}
+    return build("generator", request.param, tmp_path, **SMALLER.get(request.param, {}), **own)
 
 
 @pytest.fixture
 def chunk(request, tmp_path):
-    sampler = build("sampler", SAMPLER_OF[request.node.callspec.params["generator"]], tmp_path)
-    planner = build("planner", "wild", tmp_path, images_per_identity=2)
+    name = request.node.callspec.params["generator"]
+    sampler = build("sampler", SAMPLER_OF[name], tmp_path)
+    planner = build("planner", PLANNER_OF[name], tmp_path, images_per_identity=2)
     vectors = sampler(3, np.random.default_rng(1))
     people = tuple(Identity(i, vector, np.ones(1, np.float32)) for i, vector in enumerate(vectors))
     return Chunk(5, people, tuple(row for person in people for row in planner(person.id, 0)))

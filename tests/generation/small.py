@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from pathlib import Path
+
 import torch
 from torch import nn
 
-from generation.diffusion import Autoencoder, AutoencoderShape, Control, Denoiser, DenoiserShape, FaceDiffusion
+from generation.diffusion import Autoencoder, AutoencoderShape, Control, Denoiser, DenoiserShape, FaceDiffusion, save
 from generation.world import ATTRIBUTES, CONTROLS
 
 UNTOLD = ("background", "noise", "jpeg_quality")
@@ -20,7 +24,7 @@ DENOISER = DenoiserShape(TOLD, widths=(16, 32), heads=2, token_width=16, identit
 NARROW = DenoiserShape(  # for trainings: two controls, latents of 4 x 4
     TOLD[:2],
     identity_dimensions=8,
-    widths=(16, 16),
+    widths=(32, 32),
     heads=2,
     token_width=8,
     identity_tokens=2,
@@ -51,3 +55,11 @@ def autoencoder(seed: int = 0) -> Autoencoder:
 
 def generator(space: str = "bundled-a-1", prediction: str = "v", distilled: bool = False) -> FaceDiffusion:
     return FaceDiffusion(autoencoder(), denoiser(), space, prediction, distilled)
+
+
+def write_generator(folder: Path) -> None:
+    """A folder of bundled weights that has a generator alone."""
+    path = folder / "generator.safetensors"
+    save(generator(), path)
+    entry = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "space": "", "dimensions": 0}
+    (folder / "weights.json").write_text(json.dumps({"generator": entry}))

@@ -106,7 +106,7 @@ def test_decoded_pictures_are_rgb_bytes_of_values_from_minus_one_to_one():
     values = model.decode(latents)
     inside = (values.abs() < 1).permute(0, 2, 3, 1)
     expected = values.permute(0, 2, 3, 1) * 127.5 + 127.5
-    assert ((pixels.float() - expected).abs()[inside] <= 0.5).all()
+    assert ((pixels.float() - expected).abs()[inside] < 0.51).all()
     assert set(pixels[~inside].tolist()) <= {0, 255}
 
 

@@ -58,7 +58,9 @@ def test_a_scheduler_goes_the_way_of_diffusers_own_loop(model, name, prediction)
             said = three_passes(model, latents, time, vectors, attributes, asked, guidance)
             latents = scheduler.step(said, time, latents, **extra).prev_sample
     assert torch.isfinite(ours).all()
-    torch.testing.assert_close(ours, latents, atol=2e-4, rtol=2e-4)
+    # From epsilon, x0 is divided by what is left of the signal: at first next to nothing, which magnifies rounding.
+    within = 2e-4 if prediction == "v" else 4e-3
+    torch.testing.assert_close(ours, latents, atol=within, rtol=within)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.rundir import RunDir
+from stages.generate.bundled import Bundled
 from tests.pipeline.conftest import facemint
 from tests.pipeline.tiny import write_weights
 
@@ -53,6 +54,24 @@ FAULTS = {
     "a station without a pool": (
         ["runner=ray", "runner.pools.belt.stations=[generate,embed,judge]"],
         "runner: expected station `enrol` in exactly one of runner.pools, found it in none",
+    ),
+    "batches that are larger than the memory": (
+        ["generator=bundled", "generator.batch_size=1000000"],
+        "of free memory for 1 workers with batches of 1000000, got",
+    ),
+    "an attribute that the bundled generator does not honour": (
+        ["generator=bundled", "+planner.attributes.beard={_target_: stages.plan.Fixed, value: 1.0}"],
+        f"planner: expected attributes that stages.generate.bundled.Bundled honours ({', '.join(Bundled.controls)}), "
+        "got beard",
+    ),
+    "an attribute out of the bundled generator's range": (
+        ["generator=bundled", "planner.attributes.yaw_deg.low=-120.0"],
+        "planner.attributes.yaw_deg: expected values that stages.generate.bundled.Bundled honours, -75 to 75, "
+        "got -120 to 75",
+    ),
+    "people in a space that the bundled generator does not know": (
+        ["generator=bundled"],
+        "sampler: expected people in the space of the generator, 'bundled-a-1', got 'world-1'",
     ),
     "a disk that is too small": (["people=1000000", "images_per_identity=1000"], "GB free for"),
 }

@@ -137,7 +137,7 @@ def test_a_contact_sheet_shows_people_who_were_not_trained_on(made):
 
 
 def trained_alone(work, run, *words):
-    few = ["recipe.steps=2", "recipe.batch_size=4", "recipe.threads=1", "+recipe.precision=fp32"]
+    few = ["recipe.steps=2", "recipe.batch_size=4", "recipe.threads=1", "recipe.precision=fp32"]
     return ["train-generator", f"work={work}", f"run={run}", "device=cpu", *few, *words]
 
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from generation import objectives
+from generation.diffusion import Denoiser, alpha_bars
 from generation.train.generator import (
     GeneratorRecipe,
     Mirror,
@@ -95,9 +97,23 @@ def test_two_processes_learn_what_one_does(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("step 6/6") == 1  # the first process alone says and keeps
-    both = torch.load(tmp_path / "both" / "denoiser.pt", weights_only=True)["average"]
-    for name, tensor in alone.state_dict().items():
-        torch.testing.assert_close(tensor, both[name], atol=1e-5, rtol=1e-5, msg=name)
+    both = Denoiser(NARROW)
+    both.load_state_dict(torch.load(tmp_path / "both" / "denoiser.pt", weights_only=True)["average"])
+    # Compared by what they say: AdamW divides a gradient by its size, which magnifies rounding where it is next to 0.
+    torch.testing.assert_close(said(alone), said(both), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(said(alone), said(untrained()), atol=1e-3)
+
+
+@torch.no_grad()
+def said(model):
+    batch = drawn(step=99)
+    told = model.condition(model.context(batch.vectors), batch.attributes, batch.asked)
+    return model(batch.noise, batch.timesteps, told)
+
+
+def untrained():
+    torch.manual_seed(RECIPE.seed)
+    return Denoiser(NARROW)
 
 
 def test_each_process_takes_its_part_of_one_draw():
@@ -150,7 +166,7 @@ def test_no_cross_pairs_means_that_every_picture_has_its_own_vector():
     crossed = drawn(dataclasses.replace(RECIPE, cross_pairs=1.0, batch_size=200))
     own = drawn(dataclasses.replace(RECIPE, cross_pairs=0.0, batch_size=200))
     alike = (crossed.vectors == own.vectors).all(1).float().mean()
-    assert alike == pytest.approx(1 / 20, abs=0.05)  # the one picture of person 2 that is a source
+    assert alike == pytest.approx(5 / 20, abs=0.1)  # person 1, and the one picture of person 2 that is a source
 
 
 def test_a_stranger_is_somebody_else_of_the_batch():
@@ -176,9 +192,6 @@ MIRROR = Mirror(  # "pictures" of three channels from latents of two, and a "fac
 
 def seen_cosine(model, recipe):
     """Mean cosine of who is seen in x0 estimates and who was asked for."""
-    from generation import objectives
-    from generation.diffusion import alpha_bars
-
     batch = drawn(dataclasses.replace(recipe, batch_size=64), step=99)
     bar = alpha_bars()[batch.timesteps]
     noisy = objectives.noised(batch.latents, batch.noise, bar)
@@ -191,7 +204,7 @@ def seen_cosine(model, recipe):
 
 
 def test_identity_terms_draw_pictures_towards_who_was_asked_for(tmp_path):
-    recipe = dataclasses.replace(RECIPE, steps=40, batch_size=8, identity_open=0.0, cross_pairs=0.0)
+    recipe = dataclasses.replace(RECIPE, steps=25, batch_size=8, peak_lr=3e-3, identity_open=0.0, cross_pairs=0.0)
     cosines = {}
     for term in ("none", "cosine", "triplet"):
         told = dataclasses.replace(recipe, identity_term=term, identity_weight=3.0)
