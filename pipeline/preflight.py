@@ -31,7 +31,7 @@ BELTS = (["generate", "embed", "enrol"], ["generate", "embed", "judge", "pack"],
 NEEDED = {"faiss": 'pip install "facemint[cpu]"', "onnxruntime": 'pip install "facemint[cpu]"'}
 BYTES_PER_PICTURE = 16_000  # a 112x112 JPEG of quality 95 and its members' tar blocks take 10 to 14 kB
 BYTES_PER_PAIR = 20_000
-BYTES_OF_MODELS = 300_000_000  # two checkpoints with their optimizers' state
+BYTES_OF_MODELS = 300_000_000  # of each seed: two checkpoints with their optimizers' state
 
 
 class ConfigError(ValueError):
@@ -68,6 +68,7 @@ def _numbers(cfg: DictConfig) -> Iterator[str]:
         "images_per_identity": (1, 1000),
         "chunk_people": (1, 10**6),
         "jpeg_quality": (1, 100),
+        "recognisers": (1, 100),
     }
     for name, (low, high) in limits.items():
         value = OmegaConf.select(cfg, name)
@@ -272,7 +273,7 @@ def _disk(cfg: DictConfig, run: RunDir) -> Iterator[str]:
     if any(_numbers(cfg)):
         return
     sets = 2 if "control" in cfg.steps else 1
-    needed = cfg.people * cfg.images_per_identity * BYTES_PER_PICTURE * sets + BYTES_OF_MODELS
+    needed = cfg.people * cfg.images_per_identity * BYTES_PER_PICTURE * sets + BYTES_OF_MODELS * cfg.recognisers
     needed += int(OmegaConf.select(cfg, "protocols.pairs", default=0)) * 5 * BYTES_PER_PAIR
     written = sum(path.stat().st_size for path in run.root.rglob("*.tar")) if run.root.exists() else 0
     free = shutil.disk_usage(folder).free

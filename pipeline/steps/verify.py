@@ -15,29 +15,38 @@ from pipeline.runners import Runner
 from pipeline.steps.files import digest, expect, read_json, sha256_of, write_text
 from pipeline.steps.make import shards_digest
 from pipeline.steps.order import Lazy
-from pipeline.steps.train import evenly
+from pipeline.steps.train import FINISHED, evenly
 
 
 def verify(
-    run: RunDir, protocols: Lazy, witness: Lazy, witness_made_from: str, witness_images: int, runner: Runner, anew: bool
+    run: RunDir,
+    protocols: Lazy,
+    witness: Lazy,
+    witness_made_from: str,
+    witness_images: int,
+    recognisers: int,
+    runner: Runner,
+    anew: bool,
 ) -> None:
-    """Scores the recogniser, the control's, and the dataset as the witness sees it: scores.json.
+    """Scores the recognisers, the control's, and the dataset as the witness sees it: scores.json.
 
     Args:
         protocols: Builds what writes the verification sets.
         witness: Builds an embedder that had no part in making the dataset.
         witness_made_from: Its fingerprint.
         witness_images: How many pictures it looks at, at most.
+        recognisers: How many were trained on the dataset, and on the control.
         anew: Whether to do it again where nothing changed.
     """
     from benchmarks.protocols import load_protocols
 
-    expect(run.model / "model.json", "train")
+    sides = [run, run.control] if (run.control.model() / FINISHED).exists() else [run]
+    models = [side.model(number) / FINISHED for side in sides for number in range(recognisers)]
+    for path in models:
+        expect(path, "train")
     protocols().prepare(run.protocols, runner)
     inputs = digest(
-        sha256_of(run.model / "model.json"),
-        sha256_of(run.control.model / "model.json"),
-        *(sha256_of(path) for path in sorted(run.protocols.glob("*.bin"))),
+        *map(sha256_of, (*models, *sorted(run.protocols.glob("*.bin")))),
         shards_digest(run),
         witness_made_from,
         str(witness_images),
@@ -46,28 +55,48 @@ def verify(
         say(f"verify: {run.scores} is up to date")
         return
     sets = load_protocols(run.protocols)
+    scored = [_scores_of(side, sets, recognisers) for side in sides]
     scores = {
         "inputs": inputs,
-        "recogniser": _scores_of(run, sets),
-        "control": _scores_of(run.control, sets) if (run.control.model / "model.json").exists() else None,
+        "recogniser": scored[0],
+        "control": scored[1] if len(scored) == 2 else None,
+        "verdict": _verdict(*scored) if len(scored) == 2 and recognisers > 1 else None,
         "witness": _witnessed(run, witness, witness_images),
     }
     write_text(run.scores, json.dumps(scores, indent=1))
     _tell(scores)
 
 
-def _scores_of(run: RunDir, sets: Sequence[Any]) -> dict[str, Any]:
-    """What the recogniser in model/ scores on every protocol."""
+def _scores_of(run: RunDir, sets: Sequence[Any], recognisers: int) -> dict[str, Any]:
+    """What the recognisers score on every protocol: together, and each by itself."""
+    from benchmarks.seeds import mean_score
+
+    told = [json.loads((run.model(number) / FINISHED).read_text()) for number in range(recognisers)]
+    with Watch(f"verify {run.root.name}", recognisers * sum(len(each.images) for each in sets), "pictures") as watch:
+        scores = [_scored(run.model(number), sets, watch) for number in range(recognisers)]
+    return {
+        "protocols": {each.name: mean_score([by_name[each.name] for by_name in scores]) for each in sets},
+        "seeds": [{"seed": one["seed"], "protocols": by_name} for one, by_name in zip(told, scores, strict=True)],
+        **{name: told[0][name] for name in ("images", "identities", "recipe_sha256")},
+    }
+
+
+def _scored(model: Path, sets: Sequence[Any], watch: Watch) -> dict[str, Any]:
+    """What the recogniser in a folder scores on every protocol."""
     from benchmarks.protocols import score
 
-    told = json.loads((run.model / "model.json").read_text())
-    network = _network(run.model / "recogniser.onnx")
-    scores = {}
-    with Watch(f"verify {run.root.name}", sum(len(each.images) for each in sets), "pictures") as watch:
-        for each in sets:
-            scores[each.name] = score(each, network)
-            watch.advance(len(each.images))
-    return {"protocols": scores, **{name: told[name] for name in ("images", "identities", "recipe_sha256")}}
+    network, scores = _network(model / "recogniser.onnx"), {}
+    for each in sets:
+        scores[each.name] = score(each, network)
+        watch.advance(len(each.images))
+    return scores
+
+
+def _verdict(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """The gap between dataset and control, paired by seed."""
+    from benchmarks.seeds import paired_verdict
+
+    return paired_verdict(*([each["protocols"] for each in side["seeds"]] for side in (ours, theirs)))
 
 
 def _network(path: Path) -> Callable[[np.ndarray], np.ndarray]:
@@ -105,9 +134,11 @@ def _tell(scores: Mapping[str, Any]) -> None:
     for name, result in scores["recogniser"]["protocols"].items():
         line = f"verify: {name:16} {100 * result['accuracy']:6.2f} % +- {100 * result['accuracy_std']:.2f}"
         say(line + (f", control {100 * control['protocols'][name]['accuracy']:6.2f} %" if control else ""))
+    if scores["verdict"]:
+        say(f"verify: {scores['verdict']['said']}, {scores['verdict']['seeds']} seeds")
 
 
 def mean_accuracy(run: RunDir) -> float | None:
-    """Mean accuracy of the recogniser over the protocols; None before it is verified. What a sweep compares."""
+    """Mean accuracy of the recognisers over the protocols; None before it is verified. What a sweep compares."""
     scores = read_json(run.scores).get("recogniser")
     return None if scores is None else float(np.mean([each["accuracy"] for each in scores["protocols"].values()]))

@@ -10,7 +10,7 @@ import yaml
 from rich.console import Console
 
 from benchmarks.report import compare, facts, write_card
-from tests.benchmarks.small_run import build_run, files_of
+from tests.benchmarks.small_run import build_run, files_of, with_seeds
 
 
 def card_of(run, licence="CC0-1.0", name="Demo: 6 people"):
@@ -66,10 +66,29 @@ def test_runs_stand_side_by_side_in_the_order_given(tmp_path):
     assert lines[0].startswith("| run | photographs | people | cross_age |")
     assert lines[2].startswith("| one\\|1 | ")
     assert [cell.strip() for cell in lines[3].split("|")[-5:-1]] == ["not run", "not run", "not run", "0.9981"]
-    assert lines[4].count("not run") == 10
+    assert lines[4].count("not run") == 11
+    assert lines[2].count(" one seed ") == 1
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(compare(runs).table())
     assert "one|1" in console.export_text()
+
+
+@pytest.mark.parametrize(("shift", "side"), [(-0.05, "below"), (0.05, "above"), (0.0, "not distinguishable")])
+def test_a_comparison_tells_what_the_seeds_of_a_run_say_of_its_gap(run, shift, side):
+    said = with_seeds(json.loads((run / "scores.json").read_text()), shift)
+    (run / "scores.json").write_text(json.dumps(said))
+    low, high = (100 * end for end in said["verdict"]["interval95"])
+    row = compare({"run": run / "scores.json"}).rows[0]
+    assert row[-3:-1] == [f"{100 * said['verdict']['gap']:+.2f}", f"{low:+.2f} to {high:+.2f}, 3 seeds: {side}"]
+
+
+def test_a_card_of_several_seeds_has_the_verdict_and_what_it_covers(run):
+    said = with_seeds(json.loads((run / "scores.json").read_text()), -0.05)
+    (run / "scores.json").write_text(json.dumps(said))
+    _, body = card_of(run)
+    assert f"Paired over 3 seeds: **{said['verdict']['said']}**. The interval (95 %) covers trainings" in body
+    assert "not another draw of the dataset" in body
+    assert "Means of 3 trainings" in body
 
 
 def test_comparing_nothing_is_a_mistake():

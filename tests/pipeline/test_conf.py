@@ -43,11 +43,13 @@ def test_the_demo_and_the_gap_are_of_the_sizes_that_they_promise() -> None:
     demo, gap = composed("experiment=demo"), composed("experiment=gap")
     assert (demo.people, demo.images_per_identity, demo.protocols.pairs) == (128, 16, 600)
     assert (gap.people, gap.images_per_identity, gap.protocols.pairs) == (2500, 20, 3000)
+    assert (demo.recognisers, gap.recognisers) == (1, 3)
     assert demo.runner.pools.belt.actors == 2
 
 
 @pytest.mark.parametrize(
-    "word", ["runner=local", "run=elsewhere", "generator.threads=2", "trainer.epochs=3", "name=other"]
+    "word",
+    ["runner=local", "run=elsewhere", "generator.threads=2", "trainer.epochs=3", "recognisers=3", "name=other"],
 )
 def test_runner_place_threads_and_trainer_do_not_change_what_a_dataset_is_made_from(word: str) -> None:
     assert fingerprint(meaning(composed(word))) == fingerprint(meaning(composed()))

@@ -48,6 +48,7 @@ FAULTS = {
         "steps: expected some of sample, plan, make, control, train, verify, report, got sampel",
     ),
     "a number out of range": (["people=1"], "people: expected a whole number from 2 to 1000000, got 1"),
+    "no recogniser": (["recognisers=0"], "recognisers: expected a whole number from 1 to 100, got 0"),
     "a word where a number belongs": (["seed=soon"], "seed: expected a whole number from 0 to 4294967295, got 'soon'"),
     "a range that a constructor knows": (["trainer.epochs=0"], "trainer: Recipe.epochs: expected at least 1, got 0"),
     "a station without a pool": (
