@@ -73,5 +73,13 @@ def test_everything_else_does(word: str) -> None:
     assert fingerprint(meaning(composed(word))) != fingerprint(meaning(composed()))
 
 
+def test_the_control_is_rendered_in_the_wild_whatever_the_dataset_is_made_with() -> None:
+    cfg, other = composed(), composed("planner=wild", "planner.attributes.yaw_deg.std=5", "sampler=sphere")
+    assert plain(other.control) == plain(cfg.control)
+    assert plain(cfg.control.planner) == plain(cfg.planner)
+    assert "background" in cfg.control.planner.attributes
+    assert "background" not in other.planner.attributes
+
+
 def test_the_trainer_of_the_control_is_that_of_the_recogniser() -> None:
     assert "trainer" not in plain(composed().control)
