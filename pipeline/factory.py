@@ -90,7 +90,7 @@ def control(cfg: DictConfig, run_dir: RunDir, runner: Any) -> None:
             cfg[name] = cfg.control[name]
     order = order_of(cfg)
     steps.begin_control(run_dir.control, order)
-    steps.sample(run_dir.control, order, runner)
+    steps.sample(run_dir.control, order, runner, "control sample")
     steps.plan(run_dir.control, order, "control plan")
     steps.make(run_dir.control, order, runner, "control make")
 

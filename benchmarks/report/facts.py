@@ -172,14 +172,25 @@ def read_plan(plan: Path) -> pa.Table | Missing:
 
 
 def read_people(identities: Path) -> dict[str, str] | Missing:
-    """Metadata of the identity table, and `count`."""
+    """Metadata of the identity table, and `count`; `source` is what the people are, as their sampler says it."""
     if not identities.is_file():
         return Missing("nobody has been sampled")
     file = pq.ParquetFile(identities)
     said = {
         k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items() if not k.startswith(b"ARROW:")
     }
-    return {**said, "count": str(file.metadata.num_rows)}
+    return {"source": "not recorded", **said, "count": str(file.metadata.num_rows)}
+
+
+def authentic(people: dict[str, str] | Missing) -> bool:
+    """Whether the people were not sampled: their vectors are of pictures that were there before."""
+    return not isinstance(people, Missing) and people["source"].startswith("authentic:")
+
+
+def origin(people: dict[str, str] | Missing) -> str:
+    """What draws the pictures: the "world" renders; "bundled" was trained on its renders alone; or some "other"."""
+    space = "" if isinstance(people, Missing) else people.get("space", "")
+    return next((kind for kind in ("world", "bundled") if space.startswith(f"{kind}-")), "other")
 
 
 def read_speed(progress: Path) -> Speed | Missing:

@@ -24,17 +24,22 @@ from stages.sample.enrol import Enrol
 from stages.sample.select import unlike_everyone_kept
 
 
-def sample(run: RunDir, order: Order, runner: Runner) -> None:
+def sample(run: RunDir, order: Order, runner: Runner, label: str = "sample") -> None:
     """Draws candidates, enrols them by portraits, and keeps those unlike everyone kept before: identities.parquet.
+
+    What the people are, in the sampler's words, is said here and kept there.
 
     Raises:
         ValueError: If fewer people than wanted are unlike each other.
     """
-    if metadata(run.identities).get("made_from") == order.made_from:
+    before = metadata(run.identities)
+    if before.get("made_from") == order.made_from:
+        say(f"{label}: people are there, {before.get('source', 'their source is not recorded')}")
         return
     sampler = order.sampler()
     count = order.people if order.portraits is None else math.ceil(order.people * order.portraits.over_plan)
     candidates = sampler(count, np.random.default_rng(stream(order.seed, "people")))
+    say(f"{label}: {sampler.source}")
     if order.portraits is None:
         references: dict[int, Float32[np.ndarray, " d"]] = {i: _unit(vector) for i, vector in enumerate(candidates)}
         kept = list(references)
@@ -47,7 +52,7 @@ def sample(run: RunDir, order: Order, runner: Runner) -> None:
                 f"expected {order.people} people no closer than enrol.max_cosine={order.portraits.max_cosine}, got "
                 f"{len(kept)} from {count} candidates; raise enrol.over_plan or enrol.max_cosine, or lower people"
             )
-    _write_identities(run, order, candidates, references, kept, retired=count - len(kept))
+    _write_identities(run, order, sampler.source, candidates, references, kept)
 
 
 def _enrol(
@@ -106,10 +111,10 @@ def _select(references: Mapping[int, Float32[np.ndarray, " d"]], wanted: int, ma
 def _write_identities(
     run: RunDir,
     order: Order,
+    source: str,
     candidates: Float32[np.ndarray, "n c"],
     references: Mapping[int, Float32[np.ndarray, " d"]],
     kept: Sequence[int],
-    retired: int,
 ) -> None:
     table = np.stack([references[candidate] for candidate in kept])
     nearest = _nearest_before(table)
@@ -122,10 +127,11 @@ def _write_identities(
     }
     about = {
         "made_from": order.made_from,
+        "source": source,
         "space": order.space,
         "reference_space": order.reference_space,
         "candidates": str(len(candidates)),
-        "retired": str(retired),
+        "retired": str(len(candidates) - len(kept)),
     }
     write_table(run.identities, pa.table(columns), about, rows_per_group=order.chunk_people)
 

@@ -187,6 +187,7 @@ def build_run(
     plan |= {name: pa.array(values, pa.float32()) for name, values in attributes.items()}
     pq.write_table(pa.table(plan).replace_schema_metadata({"made_from": "c0ffee" * 10}), root / "plan.parquet")
     people_metadata = {
+        "source": "world: traits drawn in the procedural face world",
         "space": "world-1",
         "reference_space": "bundled-a-1",
         "candidates": str(2 * people),

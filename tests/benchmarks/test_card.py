@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from rich.console import Console
@@ -49,6 +50,20 @@ def test_a_card_of_an_unscored_dataset_says_so(run):
     _, body = card_of(run)
     assert "Not measured: no recogniser has been trained and verified." in body
     assert "A second embedder has not looked at it." in body
+
+
+def test_the_card_says_where_the_people_come_from_and_marks_the_authentic_ones(run):
+    _, body = card_of(run)
+    assert "| source of the people | world: traits drawn in the procedural face world |" in body
+    assert "not sampled" not in body
+    people = pq.read_table(run / "identities.parquet")
+    said = {"space": "bundled-a-1", "source": "authentic: embeddings of renders"}
+    pq.write_table(people.replace_schema_metadata(said), run / "identities.parquet")
+    _, body = card_of(run)
+    assert "| source of the people | authentic: embeddings of renders |" in body
+    assert "**These identities were not sampled.** They are embeddings of authentic pictures, here of renders" in body
+    assert "trained on renders of a procedural world and on nothing else" in body
+    assert "generator trained on photographs" not in body
 
 
 def test_there_is_no_card_without_a_dataset(tmp_path):

@@ -224,6 +224,32 @@ def test_real_generators_are_not_called_procedural(run):
     assert "somebody whom the generator was trained on is not measured" in text
 
 
+def said_of_people(run, **said):
+    people = pq.read_table(run / "identities.parquet")
+    pq.write_table(people.replace_schema_metadata(said), run / "identities.parquet")
+    return Elements(page_of(run)).text
+
+
+def test_the_bundled_generators_people_are_not_said_to_come_from_photographs(run):
+    text = said_of_people(run, space="bundled-a-1", source="sphere: directions")
+    assert "trained on renders of the procedural world and on nothing else" in text
+    assert "Everybody here is procedural" not in text
+    assert "whom the generator was trained on is not measured" not in text
+
+
+def test_the_page_says_where_the_people_come_from(run):
+    text = Elements(page_of(run)).text
+    assert text.count("world: traits drawn in the procedural face world") == 2
+    assert "not sampled" not in text
+    assert "Source of the people: not recorded." in said_of_people(run, space="world-1")
+
+
+def test_authentic_people_are_marked_as_such(run):
+    text = said_of_people(run, space="bundled-a-1", source="authentic: embeddings of renders")
+    assert text.count("authentic: embeddings of renders") == 2
+    assert "These identities were not sampled: they are embeddings of authentic pictures, here of renders." in text
+
+
 def test_of_a_chunk_made_twice_the_last_line_counts_and_a_cut_off_line_is_said(run):
     lines = (run / "progress.jsonl").read_text().splitlines()
     first = json.loads(lines[0])

@@ -30,7 +30,8 @@ def container(part, name, run, **arguments):
     config = composed(part, name).copy()
     with open_dict(config):
         config.run = str(run)
-        config[part] = OmegaConf.merge(config[part], arguments)
+        for argument, value in arguments.items():
+            config[part][argument] = value
     return OmegaConf.to_container(config[part], resolve=True)
 
 

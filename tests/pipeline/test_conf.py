@@ -15,7 +15,6 @@ from pipeline.preflight import STEPS, _targets
 
 FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml") if path.parent != CONF)
 REQUIRED = {  # what a user must say with these files
-    Path("sampler/population.yaml"): ["sampler.statistics=people.npz"],
     Path("protocols/files.yaml"): ["protocols.folder=sets"],
 }
 
