@@ -28,7 +28,7 @@ def run(cfg: DictConfig, anew: bool = False, only_check: bool = False) -> float 
         anew: Whether the steps were asked for by name, and are done again even where nothing changed.
         only_check: Whether preflight is all that is wanted.
     Returns:
-        Mean accuracy of the recogniser over the protocols, once it is verified; what a sweep compares.
+        Mean accuracy of the recognisers over the protocols, once it is verified; what a sweep compares.
     Raises:
         ConfigError: If the run cannot begin.
     """
@@ -68,10 +68,10 @@ def _do(step: str, cfg: DictConfig, run_dir: RunDir, order: steps.Order, runner:
     elif step == "control":
         control(cfg, run_dir, runner)
     elif step == "train":
-        steps.train(run_dir, builder(cfg.trainer), fingerprint(plain(cfg.trainer)), anew)
+        steps.train(run_dir, builder(cfg.trainer), fingerprint(plain(cfg.trainer)), cfg.recognisers, anew)
     elif step == "verify":
         eyes = builder(cfg.witness), fingerprint(plain(cfg.witness)), cfg.witness_images
-        steps.verify(run_dir, builder(cfg.protocols), *eyes, runner, anew)
+        steps.verify(run_dir, builder(cfg.protocols), *eyes, cfg.recognisers, runner, anew)
     else:
         generator: Any = get_class(cfg.generator["_target_"])
         steps.report(run_dir, cfg.name, generator.licence, _listing(cfg))
@@ -90,7 +90,7 @@ def control(cfg: DictConfig, run_dir: RunDir, runner: Any) -> None:
             cfg[name] = cfg.control[name]
     order = order_of(cfg)
     steps.begin_control(run_dir.control, order)
-    steps.sample(run_dir.control, order, runner)
+    steps.sample(run_dir.control, order, runner, "control sample")
     steps.plan(run_dir.control, order, "control plan")
     steps.make(run_dir.control, order, runner, "control make")
 

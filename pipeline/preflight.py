@@ -24,14 +24,29 @@ from pipeline.rundir import RunDir
 
 STEPS = ("sample", "plan", "make", "control", "train", "verify", "report")
 PARTS = ("sampler", "planner", "generator", "embedder", "judge", "runner", "trainer", "protocols", "witness")
-INNER_PARTS = ("enrol.planner", "control.sampler", "control.planner", "control.generator", "control.judge")
-CHEAP = ("planner", "enrol.planner", "control.planner", "sampler", "runner", "trainer", "protocols", "judge")
-PLANNERS = {"planner": "generator", "enrol.planner": "generator", "control.planner": "control.generator"}
+OF_CONTROL = ("control.sampler", "control.planner", "control.generator", "control.judge")
+OF_SAMPLER = (
+    "sampler.people",
+    "sampler.planner",
+    "sampler.generator",
+    "sampler.embedder",
+)  # of one that takes pictures
+INNER_PARTS = ("enrol.planner", *OF_CONTROL, *OF_SAMPLER)
+CHEAP = (
+    *("planner", "enrol.planner", "control.planner", "sampler.planner", "sampler.people", "sampler"),
+    *("runner", "trainer", "protocols", "judge"),
+)
+PLANNERS = {
+    "planner": "generator",
+    "enrol.planner": "generator",
+    "control.planner": "control.generator",
+    "sampler.planner": "sampler.generator",
+}
 BELTS = (["generate", "embed", "enrol"], ["generate", "embed", "judge", "pack"], ["photograph"])
 NEEDED = {"faiss": 'pip install "facemint[cpu]"', "onnxruntime": 'pip install "facemint[cpu]"'}
 BYTES_PER_PICTURE = 16_000  # a 112x112 JPEG of quality 95 and its members' tar blocks take 10 to 14 kB
 BYTES_PER_PAIR = 20_000
-BYTES_OF_MODELS = 300_000_000  # two checkpoints with their optimizers' state
+BYTES_OF_MODELS = 300_000_000  # of each seed: two checkpoints with their optimizers' state
 
 
 class ConfigError(ValueError):
@@ -68,6 +83,7 @@ def _numbers(cfg: DictConfig) -> Iterator[str]:
         "images_per_identity": (1, 1000),
         "chunk_people": (1, 10**6),
         "jpeg_quality": (1, 100),
+        "recognisers": (1, 100),
     }
     for name, (low, high) in limits.items():
         value = OmegaConf.select(cfg, name)
@@ -132,14 +148,19 @@ def _locate(target: str) -> Any:
 
 
 def _repeats(name: str, parts: Mapping[str, Any]) -> bool:
-    """Whether a part of the control is the dataset's own, whose faults are told already."""
-    return name.startswith("control.") and parts[name] == parts.get(name.removeprefix("control."))
+    """Whether a part of the control or of the sampler is the dataset's own, whose faults are told already."""
+    return name in (*OF_CONTROL, *OF_SAMPLER) and parts[name] == parts.get(name.rpartition(".")[2])
+
+
+def _takes_pictures(sampler: Mapping[str, Any]) -> bool:
+    """Whether a sampler holds networks, and so is built no sooner than people are sampled."""
+    return "embedder" in sampler
 
 
 def _built(parts: Mapping[str, Any], problems: list[str]) -> Iterator[tuple[str, Any]]:
     """Parts that are cheap to build, built, since their constructors know their ranges. Adds what they refuse."""
     for name in CHEAP:
-        if name not in parts:
+        if name not in parts or _takes_pictures(parts[name]):
             continue
         try:
             yield name, instantiate(parts[name], _convert_="all")
@@ -187,12 +208,29 @@ def _spaces(parts: Mapping[str, Any]) -> Iterator[str]:
             drawn, wanted = space_of(parts[sampler]), space_of(parts[generator])
             if drawn != wanted:
                 yield f"{sampler}: expected people in the space of the {generator}, {wanted!r}, got {drawn!r}"
+    yield from _spaces_of_pictures(parts)
     if "enrol.planner" not in parts and "sampler" in parts and "embedder" in parts:
         drawn, judged = space_of(parts["sampler"]), space_of(parts["embedder"])
         if drawn != judged:
             yield f"enrol: expected portraits, as people drawn in {drawn!r} cannot be judged in {judged!r}, got none"
     if "witness" in parts and "embedder" in parts and space_of(parts["witness"]) == space_of(parts["embedder"]):
         yield f"witness: expected another space than the embedder's (law 7), got {space_of(parts['witness'])!r} twice"
+
+
+def _spaces_of_pictures(parts: Mapping[str, Any]) -> Iterator[str]:
+    """A sampler that takes pictures draws what its embedder sees; its generator takes its people, or what it draws."""
+    if "sampler" not in parts or not _takes_pictures(parts["sampler"]):
+        return
+    drawn, seen = space_of(parts["sampler"]), space_of(parts["sampler"]["embedder"])
+    if drawn != seen:
+        yield f"sampler.embedder: expected that of the sampler's space, {drawn!r}, got {seen!r}"
+    whose, generator = ("sampler.people" if "people" in parts["sampler"] else "sampler"), parts["sampler"]["generator"]
+    if whose == "sampler" and not hasattr(_locate(generator["_target_"]), "strangers"):
+        made_by = generator["_target_"]
+        yield f"sampler.generator: expected one that makes unconditional pictures (strangers), got {made_by}"
+    shown, wanted = space_of(parts["sampler"].get("people", parts["sampler"])), space_of(generator)
+    if shown != wanted:
+        yield f"{whose}: expected people in the space of the sampler.generator, {wanted!r}, got {shown!r}"
 
 
 def _stations(built: Mapping[str, Any]) -> Iterator[str]:
@@ -206,8 +244,8 @@ def _stations(built: Mapping[str, Any]) -> Iterator[str]:
 
 def _weights(parts: Mapping[str, Any]) -> Iterator[str]:
     """Weights on disk are those that their space names. A part that has weights has a `check_weights` that says so."""
-    for name in ("generator", "embedder", "witness"):
-        if name not in parts:
+    for name in ("generator", "embedder", "witness", "sampler.generator", "sampler.embedder"):
+        if name not in parts or _repeats(name, parts):
             continue
         verify = getattr(_locate(parts[name]["_target_"]), "check_weights", None)
         if verify is None:
@@ -304,7 +342,7 @@ def _disk(cfg: DictConfig, run: RunDir) -> Iterator[str]:
     if any(_numbers(cfg)):
         return
     sets = 2 if "control" in cfg.steps else 1
-    needed = cfg.people * cfg.images_per_identity * BYTES_PER_PICTURE * sets + BYTES_OF_MODELS
+    needed = cfg.people * cfg.images_per_identity * BYTES_PER_PICTURE * sets + BYTES_OF_MODELS * cfg.recognisers
     needed += int(OmegaConf.select(cfg, "protocols.pairs", default=0)) * 5 * BYTES_PER_PAIR
     written = sum(path.stat().st_size for path in run.root.rglob("*.tar")) if run.root.exists() else 0
     free = shutil.disk_usage(folder).free

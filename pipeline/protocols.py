@@ -18,7 +18,7 @@ from generation.world import SPACE, attribute_table, render
 from generation.world.scenes import PROTOCOLS, PairPlan, protocol_pairs
 from pipeline.progress import Watch, say
 from pipeline.runners import Runner
-from pipeline.steps import write_text
+from pipeline.steps.files import write_text
 from stages.embed.align import crop
 from stages.pack import encode_jpeg
 from stages.records import Chunk, Identity, Variation

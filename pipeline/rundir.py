@@ -60,9 +60,9 @@ class RunDir:
     def protocols(self) -> Path:
         return self.root / "protocols"
 
-    @property
-    def model(self) -> Path:
-        return self.root / "model"
+    def model(self, number: int = 0) -> Path:
+        """Of the recognisers that were trained with a seed each, numbered from 0."""
+        return self.root / (f"model_{number}" if number else "model")
 
     @property
     def scores(self) -> Path:

@@ -54,7 +54,8 @@ def write_card(
         size=next((label for limit, label in SIZES if made.kept < limit), "n>10M"),
         made=made,
         people=people,
-        procedural=not isinstance(people, Missing) and people.get("space", "").startswith("world"),
+        origin=facts.origin(people),
+        authentic=facts.authentic(people),
         scores=facts.read_scores(Path(scores)),
         config=facts.read_text(Path(config)),
     )

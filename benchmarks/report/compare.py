@@ -13,6 +13,7 @@ from benchmarks.report import facts
 from benchmarks.report.facts import Missing, Scores
 
 NOT_RUN = "not run"
+ONE_SEED = "one seed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +51,22 @@ def compare(runs: Mapping[str, str | os.PathLike[str]]) -> Comparison:
         raise ValueError("expected runs to compare, got none")
     read = {name: facts.read_scores(Path(path)) for name, path in runs.items()}
     protocols = list(dict.fromkeys(row.name for said in read.values() if isinstance(said, Scores) for row in said.rows))
-    header = ["run", "photographs", "people", *protocols, "mean", "gap to control", "witness AUC"]
+    header = [
+        "run",
+        "photographs",
+        "people",
+        *protocols,
+        "mean",
+        "gap to control",
+        "95 % over seeds and pairs",
+        "witness AUC",
+    ]
     return Comparison(header, [[name, *_cells(said, protocols)] for name, said in read.items()])
 
 
 def _cells(said: Scores | Missing, protocols: list[str]) -> list[str]:
     if isinstance(said, Missing):
-        return [NOT_RUN] * (len(protocols) + 5)
+        return [NOT_RUN] * (len(protocols) + 6)
     ours = said.recogniser or {}
     accuracy = {row.name: f"{100 * row.ours['accuracy']:.2f}" for row in said.rows}
     complete = set(protocols) <= accuracy.keys()  # a mean over other protocols is another figure
@@ -65,5 +75,15 @@ def _cells(said: Scores | Missing, protocols: list[str]) -> list[str]:
         *(accuracy.get(name, NOT_RUN) for name in protocols),
         f"{100 * said.mean:.2f}" if complete and said.mean is not None else NOT_RUN,
         f"{said.mean_gap:+.2f}" if complete and said.mean_gap is not None else NOT_RUN,
+        _interval(said) if complete and said.mean_gap is not None else NOT_RUN,
         f"{said.witness['auc_own_vs_other']:.4f}" if said.witness else NOT_RUN,
     ]
+
+
+def _interval(said: Scores) -> str:
+    """Of the gap, in points, and what it tells."""
+    if said.verdict is None:
+        return ONE_SEED
+    low, high = (100 * end for end in said.verdict["interval95"])
+    side = "above" if low > 0 else "below" if high < 0 else "not distinguishable"
+    return f"{low:+.2f} to {high:+.2f}, {said.verdict['seeds']} seeds: {side}"

@@ -18,6 +18,7 @@ from benchmarks.verify import paired_fold_gap
 SCORE_FIELDS = frozenset(
     ["protocol", "pairs", "accuracy", "accuracy_std", "folds", "interval95", "tar", "far_target", "auc", "eer"]
 )
+VERDICT_FIELDS = frozenset(["seeds", "gap", "interval95", "by_seed", "protocols", "said", "covers"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,10 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One protocol: what recogniser and control score (entries of `scores.json`), and the gap in points."""
+    """One protocol: what recogniser and control score (entries of `scores.json`), and the gap in points.
+
+    The gap and its interval are over the folds where one recogniser was trained, over seeds and folds where several.
+    """
 
     name: str
     ours: dict[str, Any]
@@ -104,12 +108,18 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """All of `scores.json`."""
+    """All of `scores.json`. `verdict`: what several seeds say of the gap; None of one seed, or without a control."""
 
     rows: list[Score]
     recogniser: dict[str, Any] | None
     control: dict[str, Any] | None
+    verdict: dict[str, Any] | None
     witness: dict[str, Any] | None
+
+    @property
+    def trainings(self) -> int:
+        """How many recognisers were trained on the dataset, a seed each; of several, every score is the mean."""
+        return len((self.recogniser or {}).get("seeds", [None]))
 
     @property
     def mean(self) -> float | None:
@@ -162,14 +172,25 @@ def read_plan(plan: Path) -> pa.Table | Missing:
 
 
 def read_people(identities: Path) -> dict[str, str] | Missing:
-    """Metadata of the identity table, and `count`."""
+    """Metadata of the identity table, and `count`; `source` is what the people are, as their sampler says it."""
     if not identities.is_file():
         return Missing("nobody has been sampled")
     file = pq.ParquetFile(identities)
     said = {
         k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items() if not k.startswith(b"ARROW:")
     }
-    return {**said, "count": str(file.metadata.num_rows)}
+    return {"source": "not recorded", **said, "count": str(file.metadata.num_rows)}
+
+
+def authentic(people: dict[str, str] | Missing) -> bool:
+    """Whether the people were not sampled: their vectors are of pictures that were there before."""
+    return not isinstance(people, Missing) and people["source"].startswith("authentic:")
+
+
+def origin(people: dict[str, str] | Missing) -> str:
+    """What draws the pictures: the "world" renders; "bundled" was trained on its renders alone; or some "other"."""
+    space = "" if isinstance(people, Missing) else people.get("space", "")
+    return next((kind for kind in ("world", "bundled") if space.startswith(f"{kind}-")), "other")
 
 
 def read_speed(progress: Path) -> Speed | Missing:
@@ -229,23 +250,31 @@ def read_scores(scores: Path) -> Scores | Missing:
         return Missing("no recogniser has been trained and verified")
     try:
         said = json.loads(scores.read_text(encoding="utf-8"))
-        ours, control, witness = (said.get(part) for part in ("recogniser", "control", "witness"))
+        ours, control, verdict, witness = (said.get(key) for key in ("recogniser", "control", "verdict", "witness"))
         theirs = control["protocols"] if control is not None else {}
         entries = ours["protocols"] if ours is not None else {}
-        rows = [_score(name, entry, theirs.get(name)) for name, entry in entries.items()]
+        gaps = verdict["protocols"] if verdict is not None else {}
+        rows = [_score(name, entry, theirs.get(name), gaps.get(name)) for name, entry in entries.items()]
+        _check_verdict(verdict)
     except (ValueError, AttributeError, KeyError, TypeError) as fault:  # ValueError: not JSON, or other folds
         raise ValueError(f"{scores}: expected the scores of a run, got something else: {fault!r}") from fault
-    return Scores(rows, ours, control, witness)
+    return Scores(rows, ours, control, verdict, witness)
 
 
-def _score(name: str, ours: dict[str, Any], control: dict[str, Any] | None) -> Score:
+def _check_verdict(verdict: dict[str, Any] | None) -> None:
+    if verdict is not None and not verdict.keys() >= VERDICT_FIELDS:
+        raise KeyError(f"verdict lacks {', '.join(sorted(VERDICT_FIELDS - verdict.keys()))}")
+
+
+def _score(name: str, ours: dict[str, Any], control: dict[str, Any] | None, over_seeds: dict[str, Any] | None) -> Score:
     for said in (ours, control or ours):
         if not said.keys() >= SCORE_FIELDS:
             raise KeyError(f"{name} lacks {', '.join(sorted(SCORE_FIELDS - said.keys()))}")
     if control is None:
         return Score(name, ours, None, None)
-    gap, low, high = (100 * value for value in paired_fold_gap(np.array(ours["folds"]), np.array(control["folds"])))
-    return Score(name, ours, control, (gap, low, high))
+    told = over_seeds and (over_seeds["gap"], *over_seeds["interval95"])
+    gap, low, high = told or paired_fold_gap(np.array(ours["folds"]), np.array(control["folds"]))
+    return Score(name, ours, control, (100 * gap, 100 * low, 100 * high))
 
 
 def read_text(path: Path) -> str | Missing:
@@ -262,5 +291,7 @@ def verdict(made: Yield | Missing, scores: Scores | Missing) -> str:
     told += f"; a recogniser trained on nothing else scores {100 * scores.mean:.1f} % over {len(scores.rows)} protocols"
     if scores.mean_gap is None:
         return f"{told}. The control was not run, so there is nothing to compare that with."
+    if scores.verdict is not None:
+        return f"{told}, the mean of {scores.verdict['seeds']} trainings; {scores.verdict['said']}."
     side = "above" if scores.mean_gap > 0 else "below"
     return f"{told}, {abs(scores.mean_gap):.1f} points {side} the same recipe on the control."

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from generation.weights import FOLDER, bundled
+
 
 def fit(embeddings: Float32[np.ndarray, "n c"]) -> tuple[Float64[np.ndarray, " c"], Float64[np.ndarray, "c c"]]:
     """Mean and unbiased covariance, in float64; `np.savez(path, mean=mean, covariance=covariance)` is a population.
@@ -31,19 +33,26 @@ class Population:
     The first n people of a longer draw are the n people of a shorter one.
 
     Args:
-        statistics: An .npz file with `mean` (c,) and `covariance` (c, c), as `fit` gives them.
+        statistics: An .npz file with `mean` (c,) and `covariance` (c, c), as `fit` gives them, and the name of their
+            `space` if it says so; "bundled" is the bundled weights' `population`.
         components: How many leading principal components vary, 1 to c; all others stay at the mean.
         space: Name of the space that the statistics are of, as the generator names it.
         unit: Whether the vectors are scaled to unit length, as the generator declares.
+        weights: Folder of `weights.json`, where the bundled statistics are listed.
     Raises:
-        ValueError: If the file is missing, does not hold such arrays, or an argument is out of range.
+        ValueError: If the file is missing, not the one listed, does not hold such arrays or is of another space, or an
+            argument is out of range.
     """
 
-    def __init__(self, statistics: str | Path, components: int, space: str, unit: bool) -> None:
+    def __init__(
+        self, statistics: str | Path, components: int, space: str, unit: bool, weights: str | Path = FOLDER
+    ) -> None:
         if not space:
             raise ValueError("space: expected the name of the generator's space, got ''")
         self.space, self.unit = space, unit
-        self._mean, covariance = _read(Path(statistics))
+        path = bundled("population", Path(weights)).verify() if statistics == "bundled" else Path(statistics)
+        self._mean, covariance = _read(path, space)
+        self.source = f"population: drawn from the Gaussian of embeddings of {space}, {components} principal components"
         if not 1 <= components <= len(self._mean):
             raise ValueError(f"components: expected 1 to {len(self._mean)}, got {components}")
         variance, axes = np.linalg.eigh(covariance)  # ascending
@@ -60,7 +69,7 @@ class Population:
         return people.astype(np.float32)
 
 
-def _read(path: Path) -> tuple[Float64[np.ndarray, " c"], Float64[np.ndarray, "c c"]]:
+def _read(path: Path, space: str) -> tuple[Float64[np.ndarray, " c"], Float64[np.ndarray, "c c"]]:
     if not path.is_file():
         raise ValueError(f"statistics: expected an .npz file with mean and covariance, got {path}")
     with np.load(path, allow_pickle=False) as arrays:
@@ -68,6 +77,9 @@ def _read(path: Path) -> tuple[Float64[np.ndarray, " c"], Float64[np.ndarray, "c
         if missing:
             raise ValueError(f"statistics: expected arrays mean and covariance in {path}, got {sorted(arrays.files)}")
         mean, covariance = arrays["mean"].astype(np.float64), arrays["covariance"].astype(np.float64)
+        told = str(arrays["space"]) if "space" in arrays.files else space
+    if told != space:
+        raise ValueError(f"space: expected {told!r}, which {path} is of, got {space!r}")
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
         raise ValueError(f"statistics: expected shapes (c,) and (c, c), got {mean.shape} and {covariance.shape}")
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all() and np.allclose(covariance, covariance.T)):

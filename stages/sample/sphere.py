@@ -24,6 +24,7 @@ class Sphere:
         if not space:
             raise ValueError("space: expected the name of the generator's space, got ''")
         self.dimensions, self.space = dimensions, space
+        self.source = f"sphere: directions drawn evenly in {space}"
 
     def __call__(self, n: int, rng: np.random.Generator) -> Float32[np.ndarray, "n c"]:
         directions = rng.standard_normal((n, self.dimensions))

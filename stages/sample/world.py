@@ -17,6 +17,8 @@ class WorldPeople:
         ValueError: If `space` is not the space of the world at hand.
     """
 
+    source = "world: traits drawn in the procedural face world"
+
     def __init__(self, space: str) -> None:
         if space != SPACE:
             raise ValueError(f"space: expected {SPACE!r}, the world at hand, got {space!r}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from rich.console import Console
 
 from benchmarks.report import compare, facts, write_card
-from tests.benchmarks.small_run import build_run, files_of
+from tests.benchmarks.small_run import build_run, files_of, with_seeds
 
 
 def card_of(run, licence="CC0-1.0", name="Demo: 6 people"):
@@ -51,6 +52,20 @@ def test_a_card_of_an_unscored_dataset_says_so(run):
     assert "A second embedder has not looked at it." in body
 
 
+def test_the_card_says_where_the_people_come_from_and_marks_the_authentic_ones(run):
+    _, body = card_of(run)
+    assert "| source of the people | world: traits drawn in the procedural face world |" in body
+    assert "not sampled" not in body
+    people = pq.read_table(run / "identities.parquet")
+    said = {"space": "bundled-a-1", "source": "authentic: embeddings of renders"}
+    pq.write_table(people.replace_schema_metadata(said), run / "identities.parquet")
+    _, body = card_of(run)
+    assert "| source of the people | authentic: embeddings of renders |" in body
+    assert "**These identities were not sampled.** They are embeddings of authentic pictures, here of renders" in body
+    assert "trained on renders of a procedural world and on nothing else" in body
+    assert "generator trained on photographs" not in body
+
+
 def test_there_is_no_card_without_a_dataset(tmp_path):
     with pytest.raises(ValueError, match="expected a ledger with pictures kept, got none"):
         card_of(tmp_path)
@@ -66,10 +81,29 @@ def test_runs_stand_side_by_side_in_the_order_given(tmp_path):
     assert lines[0].startswith("| run | photographs | people | cross_age |")
     assert lines[2].startswith("| one\\|1 | ")
     assert [cell.strip() for cell in lines[3].split("|")[-5:-1]] == ["not run", "not run", "not run", "0.9981"]
-    assert lines[4].count("not run") == 10
+    assert lines[4].count("not run") == 11
+    assert lines[2].count(" one seed ") == 1
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(compare(runs).table())
     assert "one|1" in console.export_text()
+
+
+@pytest.mark.parametrize(("shift", "side"), [(-0.05, "below"), (0.05, "above"), (0.0, "not distinguishable")])
+def test_a_comparison_tells_what_the_seeds_of_a_run_say_of_its_gap(run, shift, side):
+    said = with_seeds(json.loads((run / "scores.json").read_text()), shift)
+    (run / "scores.json").write_text(json.dumps(said))
+    low, high = (100 * end for end in said["verdict"]["interval95"])
+    row = compare({"run": run / "scores.json"}).rows[0]
+    assert row[-3:-1] == [f"{100 * said['verdict']['gap']:+.2f}", f"{low:+.2f} to {high:+.2f}, 3 seeds: {side}"]
+
+
+def test_a_card_of_several_seeds_has_the_verdict_and_what_it_covers(run):
+    said = with_seeds(json.loads((run / "scores.json").read_text()), -0.05)
+    (run / "scores.json").write_text(json.dumps(said))
+    _, body = card_of(run)
+    assert f"Paired over 3 seeds: **{said['verdict']['said']}**. The interval (95 %) covers trainings" in body
+    assert "not another draw of the dataset" in body
+    assert "Means of 3 trainings" in body
 
 
 def test_comparing_nothing_is_a_mistake():

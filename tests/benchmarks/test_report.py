@@ -21,7 +21,7 @@ from PIL import Image
 from benchmarks.report import charts, facts, write_report
 from benchmarks.report.charts import Series
 from recognition.shards import read_shards
-from tests.benchmarks.small_run import blots, build_run, files_of
+from tests.benchmarks.small_run import blots, build_run, files_of, with_seeds
 
 
 class Elements(HTMLParser):
@@ -141,6 +141,38 @@ def test_a_run_without_a_control_says_so_in_the_verdict_the_table_and_a_warning(
     assert text.count("not run –") == 5
 
 
+def test_several_seeds_are_told_with_their_verdict_and_one_by_one(run):
+    edit_scores(run, lambda said: said.update(with_seeds(said, shift=-0.03)))
+    said = json.loads((run / "scores.json").read_text())
+    text = Elements(page_of(run)).text
+    verdict = said["verdict"]
+    assert verdict["said"].startswith("dataset below control by ")
+    assert f"the mean of 3 trainings; {verdict['said']}." in text
+    assert f"Paired over 3 seeds: {verdict['said']} . The interval (95 %) covers trainings with other seeds" in text
+    low, high = verdict["protocols"]["wild"]["interval95"]
+    assert f"−{-100 * low:.1f} … −{-100 * high:.1f}" in text
+    for seed in said["recogniser"]["seeds"]:
+        scores = " ".join(f"{100 * each['accuracy']:.2f}" for each in seed["protocols"].values())
+        assert f"this dataset, {seed['seed']} {scores}" in text
+    assert "One training each" not in text
+
+
+def test_the_gap_of_a_protocol_is_that_of_the_seeds_where_there_are_several(run):
+    edit_scores(run, lambda said: said.update(with_seeds(said, shift=0.0)))
+    said = json.loads((run / "scores.json").read_text())
+    scores = facts.read_scores(run / "scores.json")
+    for row in scores.rows:
+        told = said["verdict"]["protocols"][row.name]
+        assert row.gap == pytest.approx([100 * value for value in (told["gap"], *told["interval95"])])
+        assert row.gap[0] == pytest.approx(100 * (row.ours["accuracy"] - row.control["accuracy"]))
+    assert scores.mean_gap == pytest.approx(100 * said["verdict"]["gap"])
+
+
+def test_one_training_is_called_one(run):
+    assert "One training each: how much another seed would move the figures" in Elements(page_of(run)).text
+    assert facts.read_scores(run / "scores.json").trainings == 1
+
+
 def test_a_witness_in_the_judges_space_is_no_witness(run):
     assert "certify nothing. The witness" in Elements(page_of(run)).text
     edit_scores(run, lambda said: said["witness"].update(space="bundled-a-1"))
@@ -192,6 +224,32 @@ def test_real_generators_are_not_called_procedural(run):
     assert "somebody whom the generator was trained on is not measured" in text
 
 
+def said_of_people(run, **said):
+    people = pq.read_table(run / "identities.parquet")
+    pq.write_table(people.replace_schema_metadata(said), run / "identities.parquet")
+    return Elements(page_of(run)).text
+
+
+def test_the_bundled_generators_people_are_not_said_to_come_from_photographs(run):
+    text = said_of_people(run, space="bundled-a-1", source="sphere: directions")
+    assert "trained on renders of the procedural world and on nothing else" in text
+    assert "Everybody here is procedural" not in text
+    assert "whom the generator was trained on is not measured" not in text
+
+
+def test_the_page_says_where_the_people_come_from(run):
+    text = Elements(page_of(run)).text
+    assert text.count("world: traits drawn in the procedural face world") == 2
+    assert "not sampled" not in text
+    assert "Source of the people: not recorded." in said_of_people(run, space="world-1")
+
+
+def test_authentic_people_are_marked_as_such(run):
+    text = said_of_people(run, space="bundled-a-1", source="authentic: embeddings of renders")
+    assert text.count("authentic: embeddings of renders") == 2
+    assert "These identities were not sampled: they are embeddings of authentic pictures, here of renders." in text
+
+
 def test_of_a_chunk_made_twice_the_last_line_counts_and_a_cut_off_line_is_said(run):
     lines = (run / "progress.jsonl").read_text().splitlines()
     first = json.loads(lines[0])
@@ -216,7 +274,14 @@ def test_a_broken_line_within_the_progress_is_named(run):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"recogniser": {}}', '{"recogniser": {"protocols": {"wild": {}}, "control": 1}}']
+    "text",
+    [
+        "",
+        "[]",
+        '{"recogniser": {}}',
+        '{"recogniser": {"protocols": {"wild": {}}, "control": 1}}',
+        '{"recogniser": {"protocols": {}}, "verdict": {"said": "", "protocols": {}}}',
+    ],
 )
 def test_scores_in_another_form_are_refused(run, text):
     (run / "scores.json").write_text(text)

@@ -1,11 +1,14 @@
 """Every part of conf/, as a run would build it: its file, composed with what a run's config gives it."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 from stages.sample.population import fit
 
@@ -16,10 +19,20 @@ def names(part):
     return sorted(path.stem for path in (CONF / part).glob("*.yaml"))
 
 
+@functools.cache
+def composed(part, name):
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", [f"{part}={name}", "images_per_identity=4", "people=8", "chunk_people=4"])
+
+
 def container(part, name, run, **arguments):
-    config = OmegaConf.create({"run": str(run), "images_per_identity": 4, "seed": 0, "people": 8, "chunk_people": 4})
-    config[part] = OmegaConf.merge(OmegaConf.load(CONF / part / f"{name}.yaml"), arguments)
-    return OmegaConf.to_container(config, resolve=True)[part]
+    config = composed(part, name).copy()
+    with open_dict(config):
+        config.run = str(run)
+        for argument, value in arguments.items():
+            config[part][argument] = value
+    return OmegaConf.to_container(config[part], resolve=True)
 
 
 def build(part, name, run, **arguments):

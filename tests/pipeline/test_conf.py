@@ -15,7 +15,6 @@ from pipeline.preflight import STEPS, _targets
 
 FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml") if path.parent != CONF)
 REQUIRED = {  # what a user must say with these files
-    Path("sampler/population.yaml"): ["sampler.statistics=people.npz"],
     Path("protocols/files.yaml"): ["protocols.folder=sets"],
 }
 
@@ -43,11 +42,13 @@ def test_the_demo_and_the_gap_are_of_the_sizes_that_they_promise() -> None:
     demo, gap = composed("experiment=demo"), composed("experiment=gap")
     assert (demo.people, demo.images_per_identity, demo.protocols.pairs) == (128, 16, 600)
     assert (gap.people, gap.images_per_identity, gap.protocols.pairs) == (2500, 20, 3000)
+    assert (demo.recognisers, gap.recognisers) == (1, 3)
     assert demo.runner.pools.belt.actors == 2
 
 
 @pytest.mark.parametrize(
-    "word", ["runner=local", "run=elsewhere", "generator.threads=2", "trainer.epochs=3", "name=other"]
+    "word",
+    ["runner=local", "run=elsewhere", "generator.threads=2", "trainer.epochs=3", "recognisers=3", "name=other"],
 )
 def test_runner_place_threads_and_trainer_do_not_change_what_a_dataset_is_made_from(word: str) -> None:
     assert fingerprint(meaning(composed(word))) == fingerprint(meaning(composed()))
@@ -69,6 +70,14 @@ def test_runner_place_threads_and_trainer_do_not_change_what_a_dataset_is_made_f
 )
 def test_everything_else_does(word: str) -> None:
     assert fingerprint(meaning(composed(word))) != fingerprint(meaning(composed()))
+
+
+def test_the_control_is_rendered_in_the_wild_whatever_the_dataset_is_made_with() -> None:
+    cfg, other = composed(), composed("planner=wild", "planner.attributes.yaw_deg.std=5", "sampler=sphere")
+    assert plain(other.control) == plain(cfg.control)
+    assert plain(cfg.control.planner) == plain(cfg.planner)
+    assert "background" in cfg.control.planner.attributes
+    assert "background" not in other.planner.attributes
 
 
 def test_the_trainer_of_the_control_is_that_of_the_recogniser() -> None:

@@ -17,9 +17,14 @@ from pipeline import steps
 from pipeline.rundir import RunDir
 from pipeline.runners.local import Local
 from pipeline.runners.ray import Pool, Ray
+from pipeline.steps.files import metadata
+from stages.embed.bundled import Bundled
+from stages.generate.rendered import Rendered
 from stages.ledger import counts_by_reason, read_ledger, read_part_metadata
+from stages.sample.authentic import Authentic
+from stages.sample.world import WorldPeople
 from tests.pipeline.conftest import PEOPLE, PHOTOGRAPHS, made, make_whole, order_for
-from tests.pipeline.toys import KilledOnce
+from tests.pipeline.toys import KilledOnce, planner
 
 STATIONS = ["generate", "embed", "judge", "pack", "enrol"]
 
@@ -133,6 +138,20 @@ def test_enrolment_goes_on_where_it_stopped(reference: RunDir, tmp_path: Path, w
     steps.sample(run, order_for(run, weights), Local())
     assert run.identities.read_bytes() == reference.identities.read_bytes()
     assert (run.enrolled / "000001.parquet").stat().st_mtime_ns == before
+
+
+def test_what_people_are_is_written_with_them_and_said_at_once_and_again(
+    reference: RunDir, tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert metadata(reference.identities)["source"] == WorldPeople.source
+    run = RunDir(tmp_path)
+    eyes = Bundled("bundled-a-1", weights=str(weights))
+    sampler = partial(Authentic, WorldPeople("world-1"), Rendered("world-1"), planner(1), eyes, "bundled-a-1")
+    order = dataclasses.replace(order_for(run, weights), sampler=sampler, portraits=None)
+    for beginning in ("sample: authentic: ", "sample: people are there, authentic: "):
+        steps.sample(run, order, Local())
+        assert beginning in capsys.readouterr().out
+    assert metadata(run.identities)["source"] == Authentic.source
 
 
 def test_too_few_people_unlike_each_other_is_said_with_the_figures(tmp_path: Path, weights: Path) -> None:

@@ -39,6 +39,22 @@ FAULTS = {
         ["sampler=sphere"],
         "sampler: expected people in the space of the generator, 'world-1', got 'bundled-a-1'",
     ),
+    "two-stage people of another generator": (
+        ["sampler=two_stage"],
+        "sampler: expected people in the space of the sampler.generator, 'world-1', got 'bundled-a-1'",
+    ),
+    "two-stage people of a generator that needs to be told whom": (
+        ["sampler=two_stage"],
+        "sampler.generator: expected one that makes unconditional pictures (strangers), got stages.generate.rendered",
+    ),
+    "authentic people of another embedder": (
+        ["sampler=authentic", "sampler.space=bundled-b-1"],
+        "sampler.embedder: expected that of the sampler's space, 'bundled-b-1', got 'bundled-a-1'",
+    ),
+    "authentic people who are photographed as nobody can be": (
+        ["sampler=authentic", "sampler.planner.attributes.yaw_deg.high=120"],
+        "sampler.planner.attributes.yaw_deg: expected values that stages.generate.rendered.Rendered honours, -75 to 75",
+    ),
     "a witness that is the judge": (
         ["witness.space=bundled-a-1"],
         "witness: expected another space than the embedder's",
@@ -49,6 +65,7 @@ FAULTS = {
         "steps: expected some of sample, plan, make, control, train, verify, report, got sampel",
     ),
     "a number out of range": (["people=1"], "people: expected a whole number from 2 to 1000000, got 1"),
+    "no recogniser": (["recognisers=0"], "recognisers: expected a whole number from 1 to 100, got 0"),
     "a word where a number belongs": (["seed=soon"], "seed: expected a whole number from 0 to 4294967295, got 'soon'"),
     "a range that a constructor knows": (["trainer.epochs=0"], "trainer: Recipe.epochs: expected at least 1, got 0"),
     "a station without a pool": (

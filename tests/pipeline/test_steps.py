@@ -12,7 +12,11 @@ from hypothesis import strategies as st
 
 from pipeline.progress import Watch
 from pipeline.runners import Done
-from pipeline.steps import Size, _nearest_before, _note, evenly, stream, whole
+from pipeline.steps import Size, stream
+from pipeline.steps.files import whole
+from pipeline.steps.make import _note
+from pipeline.steps.sample import _nearest_before
+from pipeline.steps.train import evenly
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(1, 70))

@@ -1,3 +1,6 @@
+import hashlib
+import json
+
 import numpy as np
 import pytest
 
@@ -62,6 +65,29 @@ def test_the_first_people_of_a_longer_draw_are_the_people_of_a_shorter_one(stati
 
 def test_a_population_of_unit_vectors_is_unit(statistics):
     assert np.linalg.norm(Population(statistics[0], 3, "a", True)(50, rng()), axis=1) == pytest.approx(1, abs=1e-6)
+
+
+def listed(folder, statistics, sha256):
+    entry = {"file": statistics.name, "sha256": sha256, "space": "", "dimensions": 0}
+    (folder / "weights.json").write_text(json.dumps({"population": entry}))
+    return folder
+
+
+def test_the_bundled_population_is_the_file_that_is_listed_by_its_hash(statistics):
+    path = statistics[0]
+    folder = listed(path.parent, path, hashlib.sha256(path.read_bytes()).hexdigest())
+    people = Population("bundled", 3, "a", True, weights=folder)(4, rng())
+    assert np.array_equal(people, Population(path, 3, "a", True)(4, rng()))
+    with pytest.raises(ValueError, match=r"expected population\.npz with sha256 0000"):
+        Population("bundled", 3, "a", True, weights=listed(path.parent, path, "0" * 64))
+
+
+def test_a_population_that_names_its_space_is_of_no_other(tmp_path, statistics):
+    mean, covariance = fit(statistics[1])
+    np.savez(tmp_path / "named.npz", mean=mean, covariance=covariance, space="a")
+    assert Population(tmp_path / "named.npz", 3, "a", True).space == "a"
+    with pytest.raises(ValueError, match=r"space: expected 'a', which .*named\.npz is of, got 'b'"):
+        Population(tmp_path / "named.npz", 3, "b", True)
 
 
 def test_selection_keeps_the_first_of_two_lookalikes_and_stops_at_enough():

@@ -1,0 +1,126 @@
+"""Train: a recogniser on the shards, and the control's on as many of its own: model/ of each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from pipeline.progress import Watch, say
+from pipeline.rundir import RunDir
+from pipeline.steps.control import size
+from pipeline.steps.files import digest, read_json, write_text
+from pipeline.steps.make import expect_made, shards_digest
+from pipeline.steps.order import Lazy
+from pipeline.steps.seeds import stream
+
+FINISHED = "model.json"
+
+
+def train(run: RunDir, recipe: Lazy, recipe_made_from: str, recognisers: int, anew: bool) -> None:
+    """Trains the recognisers on the shards, and the control's on as many of its own: model/, model_1/ ... of each.
+
+    Args:
+        recipe: Builds what training does, apart from the pictures.
+        recipe_made_from: Its fingerprint.
+        recognisers: How many are trained, a seed each; number i of the dataset and of the control have the same.
+        anew: Whether to do it again where nothing changed.
+    """
+    total = size(run).pictures
+    _train_all(run, recipe, recipe_made_from, None, recognisers, anew, "train")
+    if run.control.plan.exists():
+        expect_made(run.control)
+        _train_all(run.control, recipe, recipe_made_from, total, recognisers, anew, "train control")
+
+
+def seed_of(seed: int, number: int) -> int:
+    """Seed of recogniser `number`: the recipe's own for the first, streams of it for the others."""
+    return stream(seed, f"recogniser {number}") if number else seed
+
+
+def _train_all(
+    run: RunDir, recipe: Lazy, made_from: str, limit: int | None, recognisers: int, anew: bool, label: str
+) -> None:
+    """Trains those of the recognisers that are not there yet, or are of other pictures or another recipe."""
+    inputs = [digest(made_from, shards_digest(run), str(limit), str(number)) for number in range(recognisers)]
+    told = [read_json(run.model(number) / FINISHED).get("inputs") for number in range(recognisers)]
+    missing = [number for number in range(recognisers) if anew or told[number] != inputs[number]]
+    if not missing:
+        say(f"{label}: {run.model()} is up to date" + f", {recognisers} recognisers" * (recognisers > 1))
+        return
+    images, labels = _pictures(run, limit, label)
+    for number in missing:
+        name = label if recognisers == 1 else f"{label}, {number + 1} of {recognisers}"
+        _train_one(run.model(number), images, labels, recipe(), number, inputs[number], anew, name)
+
+
+def _pictures(
+    run: RunDir, limit: int | None, label: str
+) -> tuple[UInt8[np.ndarray, "n 112 112 3"], Int64[np.ndarray, " n"]]:
+    """Kept crops, and whose each is, numbered from 0 without gaps."""
+    from recognition.shards import load_training_set
+
+    data = load_training_set(sorted(run.shards.glob("*.tar")))
+    rows = evenly(data.labels, limit)
+    if limit is not None:
+        say(f"{label}: {len(rows)} of {len(data.labels)} pictures, as many of each person as can be; asked for {limit}")
+    numbers = np.unique(data.labels[rows], return_inverse=True)[1]
+    return data.images[rows], numbers.astype(np.int64)
+
+
+def _train_one(
+    folder: Path,
+    images: UInt8[np.ndarray, "n 112 112 3"],
+    labels: Int64[np.ndarray, " n"],
+    recipe: Any,
+    number: int,
+    inputs: str,
+    anew: bool,
+    label: str,
+) -> None:
+    """Trains one recogniser, or goes on after its last whole epoch; model.json, written last, says that it is whole."""
+    from recognition.export import export_onnx
+    from recognition.train import train as train_recogniser
+
+    begun, finished = folder / "begun.json", folder / FINISHED
+    if (anew and finished.exists()) or read_json(begun).get("inputs") != inputs:
+        for path in folder.glob("*"):
+            path.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(begun, json.dumps({"inputs": inputs}))
+    chosen = replace(recipe, seed=seed_of(recipe.seed, number))
+    with Watch(label, chosen.epochs * len(images), "pictures") as watch:
+        trained = train_recogniser(images, labels, chosen, folder, lambda at: watch.reach(_seen(at, len(images))))
+    export_onnx(trained.model, folder / "recogniser.onnx")
+    told = {
+        "inputs": inputs,
+        "recipe_sha256": chosen.sha256,
+        "seed": chosen.seed,
+        "weights_sha256": trained.weights_sha256,
+        "images": len(images),
+        "identities": int(labels.max()) + 1,
+        "losses": list(trained.losses),
+    }
+    write_text(finished, json.dumps(told, indent=1))
+
+
+def _seen(at: Any, images: int) -> int:
+    return round((at.epoch - 1 + at.step / at.steps) * images)
+
+
+def evenly(labels: np.ndarray, limit: int | None) -> np.ndarray:
+    """Rows of the first pictures of everybody, then the second ones and so on, until there are `limit`; in row order.
+
+    Args:
+        labels: Whose each picture is, int64, in the order in which a person's pictures count as first, second ...
+        limit: How many rows at most; None is all.
+    """
+    order = np.argsort(labels, kind="stable")
+    starts = np.searchsorted(labels[order], labels[order])
+    turn = np.empty(len(labels), np.int64)
+    turn[order] = np.arange(len(labels)) - starts
+    return np.sort(np.lexsort((labels, turn))[:limit])
