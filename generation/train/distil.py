@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch import distributed as dist
 
 from generation import objectives
 from generation.diffusion import Denoiser, alpha_bars
 from generation.sampling import guided_by, told_guidance
-from generation.train.generator import Batch, Photographs, draw, lr_share, others_of
+from generation.train.generator import Batch, Photographs, draw, follow, lr_share, mean_over_processes, others_of
 from generation.train.loop import Checkpoint, Say
 
 
@@ -69,11 +71,14 @@ def distil(
 ) -> Denoiser:
     """Makes a student of a teacher, going on from `folder/student.pt` where there is one. Returns its average.
 
+    Where torch.distributed is initialised, every process takes its part of every batch, and the first keeps and says.
+
     Raises:
         ValueError: If the stage is unknown, or a loss is not finite.
     """
     if recipe.stage not in LOSSES:
         raise ValueError(f"stage: expected one of {', '.join(LOSSES)}, got {recipe.stage!r}")
+    ranks, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
     torch.set_num_threads(recipe.threads)
     model, average = Denoiser(teacher.shape), Denoiser(teacher.shape)
     for network in (teacher, model, average):
@@ -92,26 +97,37 @@ def distil(
     for step in range(first, recipe.steps):
         for group in optimiser.param_groups:
             group["lr"] = recipe.peak_lr * lr_share(step, recipe)
-        batch = draw(data, others, recipe, teacher.shape, step, 0, 1, device)
+        batch = draw(data, others, recipe, teacher.shape, step, rank, ranks, device)
         optimiser.zero_grad(set_to_none=True)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.precision == "bf16"):
             loss = loss_of(model, average, teacher, batch, recipe, bars)
-        if not torch.isfinite(loss):
-            raise ValueError(f"expected a finite loss, got {loss.item()} at step {step}")
         loss.backward()
+        value = mean_over_processes(loss.detach(), ranks)
+        if not math.isfinite(value):
+            raise ValueError(f"expected a finite loss, got {value} at step {step}")
+        _average_gradients(model, ranks)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        decay = min(recipe.ema_decay, (step + 1) / (step + 10))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-        running = loss.item() if step == first else 0.98 * running + 0.02 * loss.item()
-        if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
+        follow(average, model, min(recipe.ema_decay, (step + 1) / (step + 10)))
+        running = value if step == first else 0.98 * running + 0.02 * value
+        if rank == 0 and ((step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps):
             checkpoint.keep(step + 1)
             rate = (step + 1 - first) * recipe.batch_size / (time.perf_counter() - started)
             say(f"{recipe.stage}: step {step + 1}/{recipe.steps}, loss {running:.4f}, {rate:.0f} pictures/s")
-            if look is not None:
-                look(average, step + 1)
+        if rank == 0 and look is not None:
+            look(average, step + 1)
     return average.eval()
+
+
+def _average_gradients(model: Denoiser, ranks: int) -> None:
+    """Each process has seen its part of the batch; a loss has passes of three networks, which torch's wrapper forbids."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    if ranks > 1:
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        parts = (flat / ranks).split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
 
 
 def _guidance(batch: Batch, recipe: DistilRecipe) -> Float[Tensor, "b 2"]:

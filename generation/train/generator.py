@@ -197,7 +197,7 @@ def train_generator(
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.precision == "bf16"):
             loss = loss_of(batch, recipe, bars)
         loss.backward()
-        value = _mean_over_processes(loss.detach(), ranks)
+        value = mean_over_processes(loss.detach(), ranks)
         if not np.isfinite(value):
             raise ValueError(f"expected a finite loss, got {value} at step {step}")
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -240,7 +240,7 @@ def _networks(shape: DenoiserShape, device: str, start: Path | None) -> tuple[De
     return model.to(device).to(memory_format=torch.channels_last), average.to(device)  # type: ignore[call-overload]
 
 
-def _mean_over_processes(loss: Float[Tensor, ""], ranks: int) -> float:
+def mean_over_processes(loss: Float[Tensor, ""], ranks: int) -> float:
     """Of the whole batch: so that all processes stop where one of them must."""
     if ranks > 1:
         dist.all_reduce(loss)
