@@ -45,14 +45,14 @@ class AutoencoderRecipe:
         ValueError: If a value is out of range or unknown.
     """
 
-    steps: int = 9000
+    steps: int = 4000
     batch_size: int = 16
-    peak_lr: float = 2e-3
+    peak_lr: float = 1e-3
     warmup_steps: int = 200
     crop_weight: float = 1.0
-    edge_weight: float = 1.0
-    perceptual_weight: float = 0.5
-    kl_weight: float = 1e-5
+    edge_weight: float = 0.5
+    perceptual_weight: float = 0.15
+    kl_weight: float = 3e-4
     jitter: float = 0.15
     ema_decay: float = 0.998
     weight_decay: float = 1e-4

@@ -32,15 +32,17 @@ class DistilRecipe:
         guidance_attributes: The same of attributes.
         segments: Consistency: points of a trajectory; the teacher leads from each to the next in one DDIM step.
         huber: Consistency: where the pseudo-Huber loss goes from square to straight.
+    Raises:
+        ValueError: If a value is out of range or unknown.
     """
 
     stage: str = "guidance"
-    steps: int = 2000
+    steps: int = 1000
     batch_size: int = 32
-    peak_lr: float = 2e-4
-    warmup_steps: int = 100
+    peak_lr: float = 3e-4
+    warmup_steps: int = 30
     prediction: str = "v"
-    guidance_identity: tuple[float, float] = (1.0, 3.0)
+    guidance_identity: tuple[float, float] = (1.0, 4.0)
     guidance_attributes: tuple[float, float] = (1.0, 3.0)
     segments: int = 25
     huber: float = 0.03
@@ -56,7 +58,19 @@ class DistilRecipe:
     threads: int = 2
     checkpoint_every: int = 250
 
+    def __post_init__(self) -> None:
+        if self.stage not in STAGES:
+            raise ValueError(f"stage: expected one of {', '.join(STAGES)}, got {self.stage!r}")
+        for name in ("guidance_identity", "guidance_attributes"):
+            low, high = getattr(self, name)
+            if not 0 <= low <= high:
+                raise ValueError(f"{name}: expected 0 <= lowest <= highest, got {low}, {high}")
+        for name in ("steps", "batch_size", "segments", "threads", "checkpoint_every"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
 
+
+STAGES = ("guidance", "consistency")
 CHECKPOINT = "student.pt"
 
 
@@ -74,10 +88,8 @@ def distil(
     Where torch.distributed is initialised, every process takes its part of every batch, and the first keeps and says.
 
     Raises:
-        ValueError: If the stage is unknown, or a loss is not finite.
+        ValueError: If a loss is not finite, naming the step; if a checkpoint in `folder` belongs to another recipe.
     """
-    if recipe.stage not in LOSSES:
-        raise ValueError(f"stage: expected one of {', '.join(LOSSES)}, got {recipe.stage!r}")
     ranks, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
     torch.set_num_threads(recipe.threads)
     model, average = Denoiser(teacher.shape), Denoiser(teacher.shape)
@@ -120,7 +132,7 @@ def distil(
 
 
 def _average_gradients(model: Denoiser, ranks: int) -> None:
-    """Each process has seen its part of the batch; a loss has passes of three networks, which torch's wrapper forbids."""
+    """Each process has seen its part of the batch; torch's own wrapper wants one pass of one network in a loss."""
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     if ranks > 1:
         flat = torch.cat([gradient.flatten() for gradient in gradients])
@@ -175,7 +187,7 @@ def _consistency_loss(
     return ((ours - aim).square() + recipe.huber**2).sqrt().mean() - recipe.huber
 
 
-LOSSES = {"guidance": _guidance_loss, "consistency": _consistency_loss}
+LOSSES = dict(zip(STAGES, (_guidance_loss, _consistency_loss), strict=True))
 
 
 def _told(model: Denoiser, batch: Batch, guidance: Float[Tensor, "b 2"]) -> object:

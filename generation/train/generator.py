@@ -92,10 +92,10 @@ class GeneratorRecipe:
         ValueError: If a value is out of range or unknown.
     """
 
-    steps: int = 6000
-    batch_size: int = 64
-    peak_lr: float = 1e-3
-    warmup_steps: int = 300
+    steps: int = 4000
+    batch_size: int = 48
+    peak_lr: float = 9e-4
+    warmup_steps: int = 150
     prediction: str = "v"
     min_snr_gamma: float = 0.0
     partial_dropout: float = 0.0
@@ -103,14 +103,14 @@ class GeneratorRecipe:
     attributes_open: float = 0.1
     attribute_open: float = 0.1
     cross_pairs: float = 0.5
-    ema_decay: float = 0.999
+    ema_decay: float = 0.998
     weight_decay: float = 0.01
     seed: int = 31
     precision: str = "bf16"
     threads: int = 2
     checkpoint_every: int = 250
-    identity_term: str = "none"
-    identity_weight: float = 0.1
+    identity_term: str = "cosine"
+    identity_weight: float = 0.5
     identity_below: float = 0.7
     identity_above: float = 0.2
     identity_power: float = 0.0
@@ -131,7 +131,10 @@ class GeneratorRecipe:
         _within("attribute_open", self.attribute_open, "0 to 0.5", 0 <= self.attribute_open <= 0.5)
         _within("identity_below", self.identity_below, "more than 0, at most 1", 0 < self.identity_below <= 1)
         _within(
-            "identity_above", self.identity_above, "0 to identity_below", 0 <= self.identity_above < self.identity_below
+            "identity_above",
+            self.identity_above,
+            "0 to less than identity_below",
+            0 <= self.identity_above < self.identity_below,
         )
         _within("identity_power", self.identity_power, "at least 0", self.identity_power >= 0)
 

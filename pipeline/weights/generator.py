@@ -6,7 +6,7 @@ Everything is in `generator/` of the work folder; what is there is not made agai
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from generation import diffusion
 from generation.diffusion import Autoencoder, Control, DenoiserShape, FaceDiffusion
 from generation.train.autoencoder import CHECKPOINT as AUTOENCODER
 from generation.train.autoencoder import cache_latents, read_latents, train_autoencoder
+from generation.train.distil import distil
 from generation.train.generator import GeneratorRecipe, Mirror, Photographs, train_generator
 from generation.world import ATTRIBUTES, CONTROLS
 from generation.world.scenes import generator_attributes
@@ -36,6 +37,7 @@ PEOPLE_STREAM = 7_005  # of SeedSequence: its people are no other model's, and n
 FOLDER = "generator"  # of the work folder
 RENDERS, VECTORS, LATENTS = "renders", "vectors.npy", "latents.npz"
 WEIGHTS, POPULATION = "generator.safetensors", "population.npz"
+TEACHER = "teacher.safetensors"  # guided by several passes; what is shipped needs one
 SPACE = SPACES["embedder_a"]
 
 # A background is a seed; noise and JPEG are done to finished pictures, as no latent has room for them.
@@ -88,7 +90,10 @@ def _make(work: Path, recipe: WeightsRecipe, device: str) -> None:
     cache_latents(autoencoder, renders.pictures, folder / LATENTS, precision=order.autoencoder.precision)
     read_latents(autoencoder, folder / LATENTS)
     mirror = Mirror(autoencoder.decode, network)
-    train_denoiser(folder, folder, order, order.denoiser, autoencoder, mirror, say, device)
+    train_denoiser(folder, folder, order, order.denoiser, autoencoder, mirror, say, device, name=TEACHER)
+    teacher = diffusion.load(folder / TEACHER)
+    student = distil(photographs_of(folder, order), teacher.denoiser, order.student, folder, say, device=device)
+    diffusion.save(replace(teacher, denoiser=student, distilled=True), folder / WEIGHTS)
 
 
 def train_denoiser(
@@ -101,8 +106,9 @@ def train_denoiser(
     say: Say,
     device: str,
     sheet_minutes: float = 10.0,
+    name: str = WEIGHTS,
 ) -> None:
-    """Trains a denoiser on what a work folder holds and writes `generator.safetensors` where it is told to.
+    """Trains a denoiser on what a work folder holds and writes the whole generator where it is told to.
 
     Args:
         made: The generator's part of a work folder, with renders, vectors and latents.
@@ -110,6 +116,7 @@ def train_denoiser(
         autoencoder: Of those latents, its statistics measured.
         mirror: What an identity term looks with.
         sheet_minutes: Between contact sheets.
+        name: Of the file.
     """
     data, renders = photographs_of(made, order), mapped(made / RENDERS, CloseUps)
     shape = DenoiserShape(
@@ -123,7 +130,7 @@ def train_denoiser(
     if not _is_first_process():
         return
     model = FaceDiffusion(autoencoder, denoiser, SPACE, recipe.prediction)
-    diffusion.save(model, out / WEIGHTS)
+    diffusion.save(model, out / name)
 
 
 def _is_first_process() -> bool:

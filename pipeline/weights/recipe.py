@@ -7,6 +7,7 @@ from typing import Any
 
 from generation.train import DetectorRecipe
 from generation.train.autoencoder import AutoencoderRecipe
+from generation.train.distil import DistilRecipe
 from generation.train.generator import GeneratorRecipe
 from pipeline.weights.renders import BLOCK
 from recognition.augment import Augment
@@ -59,6 +60,7 @@ class GeneratorOrder:
         seed: Of people and photographs.
         autoencoder: How the autoencoder is trained.
         denoiser: How the denoiser is trained.
+        student: How its guidance is put into one pass.
     Raises:
         ValueError: If a number is out of range.
     """
@@ -69,6 +71,7 @@ class GeneratorOrder:
     seed: int = 2026
     autoencoder: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
     denoiser: GeneratorRecipe = field(default_factory=GeneratorRecipe)
+    student: DistilRecipe = field(default_factory=DistilRecipe)
 
     def __post_init__(self) -> None:
         if self.people < BLOCK or self.people % BLOCK:

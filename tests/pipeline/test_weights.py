@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from generation import diffusion
 from generation.train import DetectorRecipe
 from generation.train.autoencoder import AutoencoderRecipe
+from generation.train.distil import DistilRecipe
 from generation.train.generator import GeneratorRecipe
 from generation.weights import bundled
 from generation.world import attribute_table, render, sample_people
@@ -43,6 +44,7 @@ SMALL = dataclasses.replace(
         held_out=5,
         autoencoder=AutoencoderRecipe(steps=2, batch_size=2, widths=(16, 16, 16), precision="fp32", threads=1),
         denoiser=GeneratorRecipe(steps=2, batch_size=4, precision="fp32", threads=1),
+        student=DistilRecipe(steps=2, batch_size=4, precision="fp32", threads=1),
     ),
 )
 

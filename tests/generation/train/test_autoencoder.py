@@ -84,7 +84,7 @@ def test_latents_are_cached_with_the_statistics_that_made_them(renders, whole, t
         ({"steps": 0}, "steps: expected at least 1, got 0"),
         ({"kl_weight": -1.0}, "kl_weight: expected at least 0"),
         ({"precision": "fp16"}, "precision: expected one of bf16, fp32"),
-        ({"ema_decay": 1.0}, "ema_decay: expected more than 0, and 0 to less than 1, got 0.002, 1.0"),
+        ({"ema_decay": 1.0}, "ema_decay: expected more than 0, and 0 to less than 1, got 0.001, 1.0"),
     ],
 )
 def test_a_recipe_out_of_range_is_refused(wrong, told):

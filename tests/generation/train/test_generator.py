@@ -23,7 +23,14 @@ from tests.generation.small import NARROW
 
 ROOT = Path(__file__).parents[3]
 RECIPE = GeneratorRecipe(
-    steps=6, batch_size=4, warmup_steps=2, precision="fp32", threads=1, checkpoint_every=3, partial_dropout=0.25
+    steps=6,
+    batch_size=4,
+    warmup_steps=2,
+    precision="fp32",
+    threads=1,
+    checkpoint_every=3,
+    partial_dropout=0.25,
+    identity_term="none",
 )
 
 
@@ -77,7 +84,7 @@ def test_the_work_of_another_recipe_is_refused_and_that_of_an_older_version_is_n
     with pytest.raises(ValueError, match=r"'cross_pairs': 0\.2"):
         train_generator(DATA, NARROW, dataclasses.replace(once, cross_pairs=0.2), tmp_path, quiet)
     kept = torch.load(tmp_path / "denoiser.pt", weights_only=True)
-    kept["recipe"].pop("identity_term")  # written before there were identity terms
+    kept["recipe"].pop("identity_power")  # written before there was one
     torch.save(kept, tmp_path / "denoiser.pt")
     train_generator(DATA, NARROW, once, tmp_path, quiet)
     with pytest.raises(ValueError, match="'identity_term': 'cosine'"):
@@ -222,10 +229,16 @@ def test_rows_too_noisy_for_an_identity_term_are_not_decoded(tmp_path):
         return torch.cat([latents, latents[:, :1]], 1)
 
     recipe = dataclasses.replace(
-        RECIPE, steps=1, batch_size=20, identity_open=0.0, identity_term="cosine", identity_below=0.3
+        RECIPE,
+        steps=1,
+        batch_size=20,
+        identity_open=0.0,
+        identity_term="cosine",
+        identity_below=0.5,
+        identity_above=0.2,
     )
     train_generator(DATA, NARROW, recipe, tmp_path, quiet, mirror=Mirror(decode, MIRROR.embed))
-    assert decoded == [6]  # of 20 times, one in each twentieth
+    assert decoded == [6]  # of 20 times, one in each twentieth, from 0.2 to 0.5
 
 
 @pytest.mark.parametrize(
@@ -237,6 +250,8 @@ def test_rows_too_noisy_for_an_identity_term_are_not_decoded(tmp_path):
         ({"cross_pairs": 1.5}, "cross_pairs: expected 0 to 1, got 1.5"),
         ({"peak_lr": float("nan")}, "peak_lr: expected more than 0, got nan"),
         ({"identity_term": "euclid"}, "identity_term: expected one of none, cosine, triplet, got 'euclid'"),
+        ({"identity_above": 0.7}, "identity_above: expected 0 to less than identity_below, got 0.7"),
+        ({"identity_power": -1.0}, "identity_power: expected at least 0, got -1.0"),
         ({"identity_below": 0.0}, "identity_below: expected more than 0, at most 1, got 0.0"),
     ],
 )
