@@ -210,6 +210,8 @@ def embed_renders(folder: Path, onnx: Path, device: str) -> None:
 
 def write_population(folder: Path, order: GeneratorOrder) -> None:
     """Writes mean and covariance of the sources' vectors: whom a sampler may draw."""
+    if (folder / POPULATION).exists():
+        return
     renders = mapped(folder / RENDERS, CloseUps)
     sources = sources_of(renders)
     vectors = np.load(folder / VECTORS)[sources[sources < _learnt(order, len(renders.labels))]]
