@@ -81,7 +81,7 @@ class OneCycle:
         self.name, self.model, self.recipe = name, model, recipe
         self.optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.peak_lr, weight_decay=1e-4)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, recipe.peak_lr, recipe.steps, pct_start=0.1)
-        parts = {"model": model, "optimiser": self.optimiser, "schedule": self.schedule}
+        parts: dict[str, Stateful] = {"model": model, "optimiser": self.optimiser, "schedule": self.schedule}
         self.checkpoint = Checkpoint(path, recipe, parts)
 
     def run(self, loss_of: Loss, say: Say = print) -> None:
