@@ -144,8 +144,8 @@ def within_people(embeddings: Float[np.ndarray, "n d"], owners: Int64[np.ndarray
 def frechet(first: Float[np.ndarray, "n d"], second: Float[np.ndarray, "m d"]) -> float:
     """Squared Frechet distance of two Gaussians: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson and Landau, 1982).
 
-    As FID (Heusel et al., 2017, https://arxiv.org/abs/1706.08500, eq. 6), on whatever embeddings are given. Few pictures
-    bias it upwards, so compare only distances of equal numbers of them.
+    As FID (Heusel et al., 2017, https://arxiv.org/abs/1706.08500, eq. 6), on whatever embeddings are given. Few$
+    pictures bias it upwards, so compare only distances of equal numbers of them.
 
     Raises:
         ValueError: If a set has fewer than two rows, or a number is not finite.

@@ -1,4 +1,4 @@
-"""The command line: `facemint run`, `check`, `compare`, `weights`. `run` and `check` hand their words to Hydra."""
+"""The command line: `facemint run`, `check`, `evaluate`, `compare`, `weights`. The first three give words to Hydra."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -60,6 +60,31 @@ def check(words: Words = None, debug: Debug = False) -> None:
     raise typer.Exit(_hydra(words or [], debug, only_check=True))
 
 
+QUICK = {"people": "12", "images_per_identity": "4", "chunk_people": "4", "steps": "[1,2]", "steps_people": "6"}
+
+
+@app.command(context_settings=FREE_WORDS, short_help="Measures a generator against the truth.")
+def evaluate(
+    words: Words = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A dozen people: does everything fit together?")] = False,
+    markdown: Annotated[Path | None, typer.Option(help="Write the figures to this Markdown file, too.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Measures a generator on people that nobody was trained on, beside renders of the same people: one page.
+
+    \b
+    Words are Hydra's: generator=rendered, people=1000, images_per_identity=8, seed=0,
+    sampler=population (people drawn, instead of unseen people of the world),
+    generator@truth=close_up (what the renders beside it are framed like),
+    training=FOLDER (of the renders it has learnt), runner=local, run=DIR.
+    Pictures are kept in run=DIR: the same words measure again without making them again.
+    """
+    words = words or []
+    said = {_key(word) for word in words}
+    small = [f"{name}={value}" for name, value in QUICK.items() if quick and name not in said]
+    raise typer.Exit(_evaluate([*words, *small], debug, markdown))
+
+
 @app.command(short_help="Puts the scores of runs side by side.")
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run directories.", exists=True, file_okay=False)],
@@ -94,9 +119,37 @@ def weights(
 
 
 def _hydra(words: Sequence[str], debug: bool, only_check: bool) -> int:
-    """Runs Hydra's own entry with these words. Returns the exit code."""
-    import hydra
+    """Runs, or only checks, with these words. Returns the exit code."""
     from hydra._internal.utils import get_args_parser
+    from omegaconf import DictConfig
+
+    from pipeline import factory
+
+    mine = get_args_parser().parse_args(list(words)).overrides
+    anew = any(_key(word) == "steps" for word in mine)
+    flags = [word for word in words if word not in mine]
+
+    def task(cfg: DictConfig) -> float | None:
+        return factory.run(cfg, anew=anew, only_check=only_check)
+
+    return _compose("config", ["run", *flags, *_remembered(mine), *mine], task, debug)
+
+
+def _evaluate(words: Sequence[str], debug: bool, markdown: Path | None) -> int:
+    """Evaluates with these words. Returns the exit code."""
+    from omegaconf import DictConfig
+
+    def task(cfg: DictConfig) -> None:
+        from pipeline.evaluate.command import evaluate
+
+        evaluate(cfg, markdown)
+
+    return _compose("evaluate", ["evaluate", *words], task, debug)
+
+
+def _compose(config: str, words: Sequence[str], task: Callable[[Any], Any], debug: bool) -> int:
+    """Gives Hydra's own entry the words after the verb, and the composed config to the task. Returns the exit code."""
+    import hydra
     from hydra.errors import HydraException
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
@@ -107,25 +160,22 @@ def _hydra(words: Sequence[str], debug: bool, only_check: bool) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves its errors to us, and we say them in one line
     stopped: list[BaseException] = []
 
-    def task(cfg: DictConfig) -> float | None:
+    def guarded(cfg: DictConfig) -> Any:
         try:
-            return factory.run(cfg, anew=anew, only_check=only_check)
+            return task(cfg)
         except EXPECTED as error:
             if factory.in_a_sweep():
                 raise
             stopped.append(error)  # Hydra would add lines of its own
         except KeyboardInterrupt as error:
-            say(f"interrupted; facemint run run={factory.where()} goes on from here")
+            say(f"interrupted; facemint {words[0]} run={factory.where()} goes on from here")
             stopped.append(error)
         return None
 
-    mine = get_args_parser().parse_args(list(words)).overrides
-    anew = any(_key(word) == "steps" for word in mine)
-    flags = [word for word in words if word not in mine]
     before = sys.argv
-    sys.argv = ["facemint", *flags, *_remembered(mine), *mine]
+    sys.argv = ["facemint", *words[1:]]
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config)(guarded)()
     except (HydraException, OmegaConfBaseException, *EXPECTED) as error:
         stopped.append(error)
     finally:

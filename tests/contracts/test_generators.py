@@ -4,7 +4,7 @@ import pytest
 from stages.records import Chunk, Identity
 from tests.contracts.conftest import build, names
 
-SAMPLER_OF = {"rendered": "world"}  # whose people a generator takes
+SAMPLER_OF = {"rendered": "world", "close_up": "world"}  # whose people a generator takes
 
 
 @pytest.fixture(params=names("generator"))
