@@ -6,6 +6,8 @@ from renders, where they are exact, of two framings: whole pictures, and the clo
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -117,5 +119,5 @@ class InUnits(nn.Module):
     ) -> tuple[Float[Tensor, "b a"], Float[Tensor, "b g"], Float[Tensor, "b h"]]:
         numbers, glasses, hat = self.regressor(pixels)
         numbers = numbers * self.regressor.std + self.regressor.mean
-        numbers = torch.where(self.logarithmic, torch.exp2(numbers.clamp(max=10)), numbers)
+        numbers = torch.where(self.logarithmic, torch.exp(math.log(2) * numbers.clamp(max=10)), numbers)
         return numbers, glasses.softmax(1), hat.softmax(1)

@@ -69,10 +69,8 @@ def test_enrolment_and_probes_share_no_picture_and_every_person_has_both(drawn: 
 
 def test_among_themselves_people_are_known_by_the_first_half_of_their_pictures() -> None:
     rows, owners = crowd(5, 4, 0.8, 1)
-    first, rest = (
-        np.concatenate([np.flatnonzero(owners == person)[part] for person in range(5)])
-        for part in (slice(2), slice(2, 4))
-    )
+    of = np.stack([np.flatnonzero(owners == person) for person in range(5)])
+    first, rest = of[:, :2].ravel(), of[:, 2:].ravel()
     references = unit(rows[first].reshape(5, 2, 12).mean(1))
     expected = g.own_versus_other(rows[rest], owners[rest], references)
     said = g.among_themselves(rows, owners)
@@ -178,7 +176,6 @@ def test_evenly_spread_values_have_all_the_bits_there_are() -> None:
         (lambda: g.among_themselves(np.eye(3), np.array([0, 0, 1])), "two people with two pictures each, got 1"),
         (lambda: g.frechet(np.eye(3)[:1], np.eye(3)), "first: expected at least 2 rows"),
         (lambda: g.frechet(np.eye(3), np.full((2, 3), np.nan)), "second: expected at least 2 rows of finite numbers"),
-        (lambda: g.asked_versus_seen(np.zeros(2), np.zeros(3)), "as many finite numbers asked as seen, got 2 and 3"),
         (lambda: g.asked_versus_seen(np.zeros(1), np.array([np.inf])), "as many finite numbers asked as seen"),
         (lambda: g.styles_seen(np.zeros(0, int), np.zeros(0, int)), "as many styles asked as seen, got 0 and 0"),
         (lambda: g.entropy_bits(np.zeros(3), 1, 1), "expected low < high"),
@@ -193,7 +190,7 @@ def test_what_cannot_be_measured_is_refused(call: object, told: str) -> None:
 def evaluation() -> dict[str, object]:
     rows, owners = crowd(6, 8, 0.5, 1)
     view = g.own_versus_other(rows, owners, g.templates(rows, owners, 6))
-    both = {"generated": view, "renders": view}
+    both = {"generated": view, "renders": dict(view)}
     within = g.within_people(rows, owners)
     attribute = {"pictures": 48, "median_error": 3.0, "spearman": 0.9, "entropy_bits": 2.0}
     kept = {
@@ -202,8 +199,9 @@ def evaluation() -> dict[str, object]:
     }  # fmt: skip
     names = ("yaw_deg", "smile", "age_years", "light_azimuth_deg")
     steps = [
-        {"steps": s, "people": 6, "pictures": 48, "workers": 2, "images_per_s": 200 / s, "auc": 1 - 0.1 / s, "rank1": 0.9,
-         "within": 0.5, "yaw_median_error": 4.0, "smile_spearman": 0.8, "age_spearman": None, "light_spearman": 0.7}
+        {"steps": s, "people": 6, "pictures": 48, "workers": 2, "images_per_s": 200 / s, "auc": 1 - 0.1 / s,
+         "rank1": 0.9, "within": 0.5, "yaw_median_error": 4.0, "smile_spearman": 0.8,
+         "age_spearman": None, "light_spearman": 0.7}
         for s in (1, 2, 4)
     ]  # fmt: skip
     about = {
@@ -214,7 +212,7 @@ def evaluation() -> dict[str, object]:
     return {
         "about": about,
         "identity": {
-            "asked": both, "among": both, "within": {"generated": within, "renders": within},
+            "asked": both, "among": both, "within": {"generated": within, "renders": dict(within)},
             "frechet": {"pictures": 24, "generated": 0.1, "renders": 0.05},
             "memorisation": g.memorisation(rows, rows, rows),
         },
@@ -280,6 +278,4 @@ def test_page_table_and_markdown_tell_the_bars_and_escape_what_they_are_given(tm
         assert bar.name in text
     assert "| yield of the judge | 0.938 | ≥ 0.8 | pass | 0.938 |" in text
     assert bar_table(said).row_count == len(g.bars(said))
-    assert not any(
-        line == "" and before == "" for before, line in zip(text.splitlines(), text.splitlines()[1:], strict=False)
-    )
+    assert "\n\n\n" not in text
