@@ -52,6 +52,10 @@ class Sets:
     enrolled: PictureSet
     generated: PictureSet
 
+    @property
+    def pictures_per_person(self) -> int:
+        return len(self.rows) // len(self.asked.ids)
+
 
 def evaluate(cfg: DictConfig, to_markdown: Path | None = None) -> None:
     """Measures the generator of a config: evaluation.json, evaluation.html and two sheets in the config's `run`.
@@ -138,8 +142,9 @@ def _those(vectors: Vectors, ids: Sequence[int]) -> Vectors:
 
 
 def _made_from(part: DictConfig) -> str:
-    """Fingerprint of a part and of the list of weights that it may read."""
-    return fingerprint(plain(part)) + _listing(part.get("weights"))
+    """Fingerprint of a part and, where it reads weights, of their list."""
+    reads_weights = hasattr(get_class(part["_target_"]), "check_weights")
+    return fingerprint(plain(part)) + (_listing(part.get("weights")) if reads_weights else "")
 
 
 def _listing(folder: str | None) -> str:
@@ -268,7 +273,7 @@ def _about(cfg: DictConfig, sets: Sets, studio: Studio) -> dict[str, Any]:
         "source": drawn_by or "unseen people of the world",
         "people": len(sets.asked.ids),
         "people_left_out": sets.asked.left_out,
-        "pictures_per_person": cfg.images_per_identity,
+        "pictures_per_person": sets.pictures_per_person,
         "seed": cfg.seed,
         "found_in_generated": f"{100 * sets.generated.seen().found.mean():.2f} % of the pictures show a face",
         "found_in_renders": f"{100 * sets.renders.seen().found.mean():.2f} % of the renders show a face",
@@ -292,7 +297,7 @@ def _sheets(cfg: DictConfig, studio: Studio, sets: Sets) -> dict[str, bytes]:
     made = studio.make("sheet", builder(cfg.generator), _made_from(cfg.generator), vectors, rows)
     pixels = _pixels(made, len(rows))
     lines = pixels.reshape(len(ids), len(titles), *pixels.shape[1:])
-    pictures = len(ids) * cfg.images_per_identity
+    pictures = len(ids) * sets.pictures_per_person
     pair = beside(_pixels(sets.generated, pictures), _pixels(sets.renders, pictures), len(ids))
     return {"attributes": sheet(lines, titles), "beside": sheet(pair)}
 
