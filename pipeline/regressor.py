@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import StrictUndefined, Template
 
 from benchmarks.generators import asked_versus_seen, styles_seen
 from generation.regressor import CLASSES, NUMBERS
@@ -83,6 +86,38 @@ def make_regressor(
     scores = errors(Regressor(onnx), examples.of(range(order.people - order.held_out, order.people)))
     (work / "scores.json").write_text(json.dumps({"order": asdict(order), "held_out": scores}, indent=1))
     return scores
+
+
+SECTION = "## The regressor"
+
+
+def publish_regressor(work: Path, out: Path) -> None:
+    """Puts `work/regressor.onnx` beside the other bundled weights: the file, its line in `weights.json`, its section in
+    `CARD.md`, in place of those of an earlier one.
+    """
+    shutil.copyfile(work / "regressor.onnx", out / "regressor.onnx")
+    content = (out / "regressor.onnx").read_bytes()
+    entry = {
+        "file": "regressor.onnx",
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "space": "",
+        "dimensions": 0,
+    }
+    listing = json.loads((out / "weights.json").read_text())
+    (out / "weights.json").write_text(json.dumps(listing | {"regressor": entry}, indent=2) + "\n")
+    before, _, after = (out / "CARD.md").read_text().partition(SECTION)
+    rest = after.partition("\n## ")[2]
+    section = card_section(json.loads((work / "scores.json").read_text()), entry)
+    (out / "CARD.md").write_text(before.rstrip("\n") + "\n\n" + section + (f"\n## {rest}" if rest else ""))
+
+
+def card_section(scores: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
+    """The regressor's part of the card: file and hash, data, recipe, and how far it errs on held-out people."""
+    source = Path(__file__).with_name("regressor_card.md.jinja").read_text()
+    template = Template(source, undefined=StrictUndefined, trim_blocks=True)
+    told = {"order": scores["order"], "told": scores["held_out"], "numbers": NUMBERS, "classes": list(CLASSES)}
+    return template.render(entry=entry, **told) + "\n"
 
 
 def whole_pictures(renders: Path, stream: int, order: RegressorOrder) -> Examples:
