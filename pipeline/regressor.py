@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 from jinja2 import StrictUndefined, Template
 
 from benchmarks.generators import asked_versus_seen, styles_seen
@@ -28,8 +29,11 @@ from generation.train.regressor import (
     render_block,
     train_regressor,
 )
+from generation.weights import FOLDER, bundled
 from generation.world.scenes import training_attributes
 from pipeline.evaluate.pictures import Regressor
+from stages.embed.align import crop
+from stages.embed.detector import Detector
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def make_regressor(
         ValueError: If the renders are of other photographs than the stream draws.
     """
     blocks = [render_block(work / "renders", first, order.pictures, order.seed, device) for first in blocks_of(order)]
-    examples = read_blocks(blocks)
+    examples = read_blocks(blocks, aligned)
     onnx = work / "regressor.onnx"
     if not onnx.exists():
         others = None if renders is None else whole_pictures(renders, stream, order)
@@ -120,6 +124,12 @@ def card_section(scores: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
     return template.render(entry=entry, **told) + "\n"
 
 
+def aligned(pictures: UInt8[np.ndarray, "n 112 112 3"]) -> UInt8[np.ndarray, "n 112 112 3"]:
+    """Crops by the bundled detector's landmarks, as the belt cuts them."""
+    landmarks, _ = Detector(bundled("detector", FOLDER).verify(), threads=1)(pictures)
+    return crop(pictures, landmarks)
+
+
 def whole_pictures(renders: Path, stream: int, order: RegressorOrder) -> Examples:
     """The embedders' renders with what they are like, drawn again from their stream."""
     labels, yaw = (np.load(renders / f"{name}.npy") for name in ("labels", "yaw_deg"))
@@ -130,22 +140,25 @@ def whole_pictures(renders: Path, stream: int, order: RegressorOrder) -> Example
     attributes = np.concatenate(tables)[: count * per_person]
     if not np.array_equal(attributes[:, 0], yaw[: len(attributes)]):
         raise ValueError(f"renders: expected photographs as stream {stream} draws them, got other yaws in {renders}")
-    pictures = np.load(renders / "pictures.npy", mmap_mode="r")[: len(attributes)]
-    return Examples(pictures, attributes, labels[: len(attributes)])
+    pictures, crops = (
+        np.load(renders / f"{name}.npy", mmap_mode="r")[: len(attributes)] for name in ("pictures", "crops")
+    )
+    count = len(attributes)
+    return Examples(pictures[:count], crops[:count], attributes, labels[:count])
 
 
 def errors(regressor: Regressor, examples: Examples) -> dict[str, Any]:
     """Asked and seen on people that were not trained on, close-ups and whole pictures apart."""
     close = examples.labels // BLOCK % 2 == 0
     return {
-        framing: _errors(regressor, Examples(*(getattr(examples, name)[rows] for name in Examples.__slots__)))
+        framing: _errors(regressor, examples.at(rows))
         for framing, rows in (("close_up", close), ("whole", ~close))
         if rows.any()
     }
 
 
 def _errors(regressor: Regressor, examples: Examples) -> dict[str, Any]:
-    seen, *styles = regressor(examples.pictures)
+    seen, *styles = regressor(examples.pictures, examples.crops)
     asked = numbers_of(examples.attributes)
     told: dict[str, Any] = {
         name: asked_versus_seen(asked[:, place], seen[:, place]) for place, name in enumerate(NUMBERS)

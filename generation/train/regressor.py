@@ -33,6 +33,7 @@ from generation.world.scenes import generator_attributes
 PEOPLE_STREAM = 7_007  # of SeedSequence: neither the generator nor the embedders are trained on these people
 BLOCK = 25  # people rendered at once
 Draw = Callable[[int, np.random.Generator], list[dict[str, float]]]
+Align = Callable[[UInt8[np.ndarray, "n 112 112 3"]], UInt8[np.ndarray, "n 112 112 3"]]
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,24 @@ class RegressorRecipe:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Examples:
-    """Photographs and what they are like: `attributes` in the order of `CONTROLS`, `labels` whose they are."""
+    """Photographs, the aligned crops of their faces, and what they are like.
+
+    `attributes` are in the order of `CONTROLS`, `labels` say whose the photographs are.
+    """
 
     pictures: UInt8[np.ndarray, "n 112 112 3"]
+    crops: UInt8[np.ndarray, "n 112 112 3"]
     attributes: Float32[np.ndarray, "n a"]
     labels: Int64[np.ndarray, " n"]
 
     def of(self, people: range) -> Examples:
         """Those of some people."""
         rows = (self.labels >= people.start) & (self.labels < people.stop)
-        return Examples(self.pictures[rows], self.attributes[rows], self.labels[rows])
+        return self.at(rows)
+
+    def at(self, rows: Bool[np.ndarray, " n"]) -> Examples:
+        """Those in some rows."""
+        return Examples(*(getattr(self, name)[rows] for name in Examples.__slots__))
 
 
 def drawn_block(
@@ -108,10 +117,13 @@ def render_block(folder: Path, first: int, pictures: int, seed: int = 2026, devi
     return path
 
 
-def read_blocks(paths: Sequence[Path]) -> Examples:
-    """Blocks joined in the order given."""
+def read_blocks(paths: Sequence[Path], align: Align) -> Examples:
+    """Blocks joined in the order given; `align` cuts the crops out of pictures."""
     blocks = [np.load(path) for path in paths]
-    return Examples(*(np.concatenate([block[name] for block in blocks]) for name in Examples.__slots__))
+    pictures, attributes, labels = (
+        np.concatenate([block[name] for block in blocks]) for name in ("pictures", "attributes", "labels")
+    )
+    return Examples(pictures, align(pictures), attributes, labels)
 
 
 def numbers_of(attributes: Float32[np.ndarray, "n a"]) -> Float32[np.ndarray, "n k"]:
@@ -152,9 +164,8 @@ def train_regressor(
     numbers = targets[0][0]
     model = Regressor(numbers.mean(0), numbers.std(0).clamp(min=1e-3)).to(device)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    pictures = [source.pictures for source in sources]
     OneCycle("regressor", model, recipe, folder / "regressor.pt").run(
-        lambda rng: _loss(model, pictures, targets, recipe, rng), say
+        lambda rng: _loss(model, sources, targets, recipe, rng), say
     )
     return model.eval()
 
@@ -174,21 +185,25 @@ def _as_read(numbers: Float32[np.ndarray, "n k"]) -> Float32[np.ndarray, "n k"]:
 
 def _loss(
     model: Regressor,
-    pictures: list[np.ndarray],
+    sources: list[Examples],
     targets: list[list[Tensor]],
     recipe: RegressorRecipe,
     rng: torch.Generator,
 ) -> Float[Tensor, ""]:
     """Of one batch, in equal parts from each source; of the second source half is enlarged."""
-    count, device = recipe.batch_size // len(pictures), model.mean.device
-    rows = [torch.randint(0, len(source), (count,), generator=rng).sort().values for source in pictures]
-    seen = np.concatenate([source[chosen.numpy()] for source, chosen in zip(pictures, rows, strict=True)])
+    count, device = recipe.batch_size // len(sources), model.mean.device
+    rows = [torch.randint(0, len(source.labels), (count,), generator=rng).sort().values for source in sources]
+    seen, crops = (
+        np.concatenate([getattr(source, name)[chosen.numpy()] for source, chosen in zip(sources, rows, strict=True)])
+        for name in ("pictures", "crops")
+    )
     chosen_targets = [[part[chosen] for part in target] for target, chosen in zip(targets, rows, strict=True)]
     numbers, glasses, hat = (torch.cat(parts).to(device) for parts in zip(*chosen_targets, strict=True))
     close = (torch.arange(len(seen)) >= count) & (torch.rand(len(seen), generator=rng) < 0.5)
-    batch = shaken(as_input(torch.from_numpy(seen).to(device)), close, rng)
-    with torch.autocast(batch.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-        read = model(batch.contiguous(memory_format=torch.channels_last))
+    pixels = shaken(as_input(torch.from_numpy(seen).to(device)), close, rng)
+    faces = shaken(as_input(torch.from_numpy(crops).to(device)), torch.zeros_like(close), rng, shift_px=1.5, scale=0.03)
+    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        read = model(pixels, faces)
     return attribute_loss(read, (numbers - model.mean) / model.std, glasses, hat)
 
 
@@ -204,19 +219,24 @@ def attribute_loss(
 
 
 def shaken(
-    pixels: Float[Tensor, "b 3 s s"], close: Bool[Tensor, " b"], rng: torch.Generator
+    pixels: Float[Tensor, "b 3 s s"],
+    close: Bool[Tensor, " b"],
+    rng: torch.Generator,
+    shift_px: float = 5.0,
+    scale: float = 0.07,
 ) -> Float[Tensor, "b 3 s s"]:
-    """Shifts each picture by up to 5 px and scales it by 0.93 to 1.07; every third has noise. No attribute changes.
+    """Shifts each picture by up to `shift_px` and scales it by up to e^+-`scale`; every third has noise.
 
-    Nothing is mirrored (pose and light would be others) and no colour changes (light and camera would).
+    No attribute changes: nothing is mirrored (pose and light would be others) and no colour is moved (light and camera
+    would be).
 
     Args:
         close: Which pictures are whole ones, to be enlarged to the part that a close-up shows.
     """
     count, device, half = len(pixels), pixels.device, pixels.shape[-1] / 2
-    scale = torch.empty(count).uniform_(-0.07, 0.07, generator=rng).exp()
-    shift = (torch.rand(count, 2, generator=rng) * 2 - 1) * (5 / half)
-    inverse = torch.where(close, SIZE_PX / CLOSE_UP_OF_PX, 1.0) / scale  # from places in the new picture to the old
+    size = torch.empty(count).uniform_(-scale, scale, generator=rng).exp()
+    shift = (torch.rand(count, 2, generator=rng) * 2 - 1) * (shift_px / half)
+    inverse = torch.where(close, SIZE_PX / CLOSE_UP_OF_PX, 1.0) / size  # from places in the new picture to the old
     middle = (torch.tensor([CLOSE_UP_LEFT, CLOSE_UP_TOP]) + SIZE_PX / 2) / CLOSE_UP_OF_PX * 2 - 1
     offset = shift + close[:, None] * middle
     grid = torch.cat([torch.eye(2) * inverse[:, None, None], offset[:, :, None]], 2).to(device)
@@ -228,16 +248,16 @@ def shaken(
 
 
 def export_regressor(model: Regressor, path: Path) -> None:
-    """Writes the regressor as ONNX: input (N, 3, 112, 112), outputs `numbers` in units, `glasses`, `hat` in [0, 1]."""
+    """Writes the regressor as ONNX: inputs (N, 3, 112, 112), outputs `numbers` in units, `glasses`, `hat` in [0, 1]."""
     exported = InUnits(model.float().cpu()).eval()
     names = ["numbers", *CLASSES]
     torch.onnx.export(
         exported,
-        (torch.zeros(2, 3, SIZE_PX, SIZE_PX),),
+        (torch.zeros(2, 3, SIZE_PX, SIZE_PX), torch.zeros(2, 3, SIZE_PX, SIZE_PX)),
         str(path),
-        input_names=["pixels"],
+        input_names=["pixels", "crops"],
         output_names=names,
-        dynamic_axes={name: {0: "batch"} for name in ("pixels", *names)},
+        dynamic_axes={name: {0: "batch"} for name in ("pixels", "crops", *names)},
         opset_version=17,
         dynamo=False,
     )

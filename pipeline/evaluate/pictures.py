@@ -24,7 +24,6 @@ from generation.weights import bundled
 from pipeline.progress import Watch
 from pipeline.runners import Runner
 from pipeline.steps import whole
-from stages.embed.batch import in_batches
 from stages.embed.detector import session_options
 from stages.records import Chunk, Faces, Identity, Images, Variation
 
@@ -107,7 +106,7 @@ class Look:
     def __call__(self, images: Images) -> int:
         faces = self._embedder(images)
         witnessed, _ = self._witness.embed_crops(faces.crops)
-        numbers, glasses, hat = self._regressor(images.pixels)
+        numbers, glasses, hat = self._regressor(images.pixels, faces.crops)
         seen = Seen(
             owners=np.array([row.identity_id for row in images.chunk.variations], np.int64),
             embeddings=faces.embeddings,
@@ -125,7 +124,7 @@ class Look:
 
 
 class Regressor:
-    """112x112 pictures -> numbers in units, styles of glasses and hat, through ONNX.
+    """112x112 pictures and the crops of their faces -> numbers in units, styles of glasses and hat, through ONNX.
 
     Raises:
         ValueError: If the file's inputs or outputs are others; if the pictures are not 112 px square.
@@ -140,17 +139,23 @@ class Regressor:
             raise ValueError(f"{path}: expected outputs { ({'numbers': len(NUMBERS), **CLASSES}) }, got {shapes}")
 
     def __call__(
-        self, pictures: UInt8[np.ndarray, "b h w 3"]
+        self, pictures: UInt8[np.ndarray, "b h w 3"], crops: UInt8[np.ndarray, "b 112 112 3"]
     ) -> tuple[Float32[np.ndarray, "b k"], Int64[np.ndarray, " b"], Int64[np.ndarray, " b"]]:
         if pictures.shape[1:3] != (112, 112):
             raise ValueError(f"pictures: expected 112 x 112, got {pictures.shape[2]} x {pictures.shape[1]}")
-        numbers, *styles = in_batches(self._run, pictures, BATCH)
+        parts = [self._run(pictures[start:stop], crops[start:stop]) for start, stop in _blocks(len(pictures))]
+        numbers, *styles = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
         glasses, hat = (probability.argmax(1).astype(np.int64) for probability in styles)
         return numbers, glasses, hat
 
-    def _run(self, batch: UInt8[np.ndarray, "b 112 112 3"]) -> list[np.ndarray]:
-        scaled = (batch.transpose(0, 3, 1, 2).astype(np.float32) - 127.5) / 127.5
-        return self._session.run(["numbers", *CLASSES], {"pixels": np.ascontiguousarray(scaled)})
+    def _run(self, *seen: UInt8[np.ndarray, "b 112 112 3"]) -> list[np.ndarray]:
+        scaled = [(each.transpose(0, 3, 1, 2).astype(np.float32) - 127.5) / 127.5 for each in seen]
+        inputs = dict(zip(("pixels", "crops"), scaled, strict=True))
+        return self._session.run(["numbers", *CLASSES], {k: np.ascontiguousarray(x) for k, x in inputs.items()})
+
+
+def _blocks(count: int) -> list[tuple[int, int]]:
+    return [(start, start + BATCH) for start in range(0, count, BATCH)]
 
 
 @dataclass(frozen=True)

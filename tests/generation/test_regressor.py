@@ -34,7 +34,8 @@ RECIPE = RegressorRecipe(steps=4, batch_size=8, checkpoint_every=2, precision="f
 def examples():
     rng = np.random.default_rng(0)
     table = attribute_table(generator_attributes(16, rng))
-    return Examples(rng.integers(0, 255, (16, 112, 112, 3), np.uint8), table, np.repeat(np.arange(4), 4))
+    pictures, crops = rng.integers(0, 255, (2, 16, 112, 112, 3), np.uint8)
+    return Examples(pictures, crops, table, np.repeat(np.arange(4), 4))
 
 
 def same(first, second):
@@ -45,12 +46,13 @@ def test_blocks_are_rendered_once_and_drawn_again_alike(tmp_path):
     path = render_block(tmp_path, 0, pictures=1)
     before = path.stat().st_mtime_ns
     assert render_block(tmp_path, 0, pictures=1).stat().st_mtime_ns == before
-    read = read_blocks([path])
+    read = read_blocks([path], lambda pictures: 255 - pictures)
     people, table, seeds = drawn_block(PEOPLE_STREAM, 2026, 0, 1, generator_attributes)
     assert np.array_equal(read.attributes, table)
     assert read.labels.tolist() == list(range(BLOCK))
     expected = closer(render(people[:2], table[:2], seeds[:2], 140).pixels)  # the first block is of close-ups
     assert np.array_equal(read.pictures[:2], expected)
+    assert np.array_equal(read.crops[:2], 255 - expected)
     assert read.of(range(3, 5)).labels.tolist() == [3, 4]
 
 
@@ -116,12 +118,12 @@ def test_the_exported_regressor_tells_units_and_probabilities(examples, tmp_path
     model = Regressor(numbers.mean(0).clamp(max=6), numbers.std(0).clamp(min=0.1, max=1)).eval()
     export_regressor(model, tmp_path / "regressor.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "regressor.onnx", providers=["CPUExecutionProvider"])
-    pixels = torch.randn(3, 3, 112, 112)
-    told = session.run(["numbers", *CLASSES], {"pixels": pixels.numpy()})
-    for said, expected in zip(told, InUnits(model)(pixels), strict=True):
+    pixels, crops = torch.randn(2, 3, 3, 112, 112)
+    told = session.run(["numbers", *CLASSES], {"pixels": pixels.numpy(), "crops": crops.numpy()})
+    for said, expected in zip(told, InUnits(model)(pixels, crops), strict=True):
         np.testing.assert_allclose(said, expected.detach().numpy(), rtol=1e-3, atol=1e-3)
     assert told[1].sum(1) == pytest.approx(1, abs=1e-5)
-    standardised = model(pixels)[0].detach()
+    standardised = model(pixels, crops)[0].detach()
     place = NUMBERS.index(LOGARITHMIC)
     octaves = standardised[:, place] * model.std[place] + model.mean[place]
     np.testing.assert_allclose(told[0][:, place], 2 ** octaves.numpy(), rtol=1e-3)

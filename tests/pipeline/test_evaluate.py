@@ -27,17 +27,20 @@ PEOPLE, PHOTOGRAPHS = 6, 3
 
 
 def write_regressor(folder: Path) -> None:
-    """Numbers and styles that depend on the picture, and mean nothing."""
+    """Numbers and styles that depend on picture and crop, and mean nothing."""
     rng = np.random.default_rng(4)
-    nodes = [helper.make_node("AveragePool", ["pixels"], ["pooled"], kernel_shape=[16, 16], strides=[16, 16])]
+    nodes = [helper.make_node("Add", ["pixels", "crops"], ["both"])]
+    nodes += [helper.make_node("AveragePool", ["both"], ["pooled"], kernel_shape=[16, 16], strides=[16, 16])]
     nodes += [helper.make_node("Flatten", ["pooled"], ["features"])]
     held, outputs = [], []
     for name, width in {"numbers": len(NUMBERS), **CLASSES}.items():
         held.append(numpy_helper.from_array(rng.standard_normal((147, width)).astype(np.float32), f"{name}_weight"))
         nodes.append(helper.make_node("MatMul", ["features", f"{name}_weight"], [name]))
         outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", width]))
-    pixels = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["N", 3, 112, 112])
-    graph = helper.make_graph(nodes, "graph", [pixels], outputs, held)
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3, 112, 112]) for name in ("pixels", "crops")
+    ]
+    graph = helper.make_graph(nodes, "graph", inputs, outputs, held)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, folder / "regressor.onnx")
     digest = hashlib.sha256((folder / "regressor.onnx").read_bytes()).hexdigest()

@@ -30,7 +30,8 @@ def renders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Renders of other people, joined as `make weights` joins them; the pictures are noise."""
     folder = tmp_path_factory.mktemp("renders")
     table = drawn_block(STREAM, 2026, 0, 2, training_attributes)[1]
-    np.save(folder / "pictures.npy", np.random.default_rng(0).integers(0, 255, (50, 112, 112, 3), np.uint8))
+    for name in ("pictures", "crops"):
+        np.save(folder / f"{name}.npy", np.random.default_rng(0).integers(0, 255, (50, 112, 112, 3), np.uint8))
     np.save(folder / "labels.npy", np.repeat(np.arange(25), 2))
     np.save(folder / "yaw_deg.npy", table[:, 0])
     return folder
