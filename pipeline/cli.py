@@ -1,4 +1,4 @@
-"""The command line: `facemint run`, `check`, `compare`, `weights`, `train-generator`. Some take Hydra's words."""
+"""The command line: `facemint run`, `check`, `evaluate`, `compare`, `weights`, `train-generator`. Some take Hydra words."""
 
 from __future__ import annotations
 
@@ -58,6 +58,31 @@ def run(words: Words = None, debug: Debug = False) -> None:
 def check(words: Words = None, debug: Debug = False) -> None:
     """Looks whether a run could begin, with the words that `run` takes, and lists all that is wrong."""
     raise typer.Exit(_hydra(words or [], debug, only_check=True))
+
+
+QUICK = {"people": "12", "images_per_identity": "4", "chunk_people": "4", "steps": "[1,2]", "steps_people": "6"}
+
+
+@app.command(context_settings=FREE_WORDS, short_help="Measures a generator against the truth.")
+def evaluate(
+    words: Words = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A dozen people: does everything fit together?")] = False,
+    markdown: Annotated[Path | None, typer.Option(help="Write the figures to this Markdown file, too.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Measures a generator on people that nobody was trained on, beside renders of the same people: one page.
+
+    \b
+    Words are Hydra's: generator=rendered, people=1000, images_per_identity=8, seed=0,
+    sampler=population (people drawn, instead of unseen people of the world),
+    generator@truth=close_up (what the renders beside it are framed like),
+    training=FOLDER (of the renders it has learnt), runner=local, run=DIR.
+    Pictures are kept in run=DIR: the same words measure again without making them again.
+    """
+    words = words or []
+    said = {_key(word) for word in words}
+    small = [f"{name}={value}" for name, value in QUICK.items() if quick and name not in said]
+    raise typer.Exit(_evaluate([*words, *small], debug, markdown))
 
 
 @app.command(short_help="Puts the scores of runs side by side.")
@@ -135,6 +160,18 @@ def _train_generator(words: Sequence[str], debug: bool) -> int:
         train_alone(cfg)
 
     return _compose("train_generator", ["train-generator", *words], task, debug)
+
+
+def _evaluate(words: Sequence[str], debug: bool, markdown: Path | None) -> int:
+    """Evaluates with these words. Returns the exit code."""
+    from omegaconf import DictConfig
+
+    def task(cfg: DictConfig) -> None:
+        from pipeline.evaluate.command import evaluate
+
+        evaluate(cfg, markdown)
+
+    return _compose("evaluate", ["evaluate", *words], task, debug)
 
 
 def _compose(config: str, words: Sequence[str], task: Callable[[Any], Any], debug: bool) -> int:

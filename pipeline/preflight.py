@@ -11,7 +11,7 @@ import inspect
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from generation.weights import FOLDER, bundled
+from generation.world import SPACE
 from pipeline.meaning import fingerprint, meaning, plain
 from pipeline.rundir import RunDir
 
@@ -175,9 +177,11 @@ def _innermost(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _attributes(parts: Mapping[str, Any], built: Mapping[str, Any]) -> Iterator[str]:
+def _attributes(
+    parts: Mapping[str, Any], built: Mapping[str, Any], planners: Iterable[tuple[str, str]] = tuple(PLANNERS.items())
+) -> Iterator[str]:
     """The plan names only attributes that the generator honours, in the generator's ranges."""
-    for planner, generator in PLANNERS.items():
+    for planner, generator in planners:
         if planner not in built or generator not in parts or (_repeats(planner, parts) and _repeats(generator, parts)):
             continue
         target = parts[generator]["_target_"]
@@ -349,3 +353,117 @@ def _disk(cfg: DictConfig, run: RunDir) -> Iterator[str]:
     if needed - written > free:
         missing_gb = (needed - written) / 1e9
         yield f"run: expected {missing_gb:.1f} GB free for {run.root}, got {free / 1e9:.1f} GB on {folder}"
+
+
+# --- evaluate --------------------------------------------------------------------------------------------------------
+
+EVALUATED = ("generator", "truth", "sampler", "planner", "enrol.planner", "embedder", "witness", "judge", "runner")
+PHOTOGRAPHED = tuple((planner, maker) for planner in ("planner", "enrol.planner") for maker in ("generator", "truth"))
+BYTES_PER_PICTURE_KEPT = 45_000  # compressed pixels and what was seen in them
+
+
+def check_evaluation(cfg: DictConfig, folder: Path) -> None:
+    """Raises ConfigError unless the evaluation can begin.
+
+    Args:
+        cfg: The composed config.
+        folder: Where it is to go.
+    """
+    problems = [*_evaluation_numbers(cfg), *_installed()]
+    parts = {name: plain(OmegaConf.select(cfg, name)) for name in EVALUATED}
+    unbound = {name: list(_targets(name, part)) for name, part in parts.items() if part is not None}
+    problems += [line for lines in unbound.values() for line in lines]
+    fit = {name: part for name, part in parts.items() if part is not None and not unbound[name]}
+    built = dict(_built(fit, problems))
+    problems += [*_attributes(fit, built, PHOTOGRAPHED), *_evaluation_spaces(fit), *_portraits(cfg, built)]
+    problems += [*_evaluation_belt(built), *_weights(fit), *_regressor(cfg), *_training(cfg)]
+    problems += [] if problems else [*_room(folder, _evaluation_bytes(cfg))]
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+
+
+def _evaluation_numbers(cfg: DictConfig) -> Iterator[str]:
+    limits = {
+        "seed": (0, 2**32 - 1),
+        "people": (4, 10**6),
+        "images_per_identity": (2, 1000),
+        "chunk_people": (1, 10**6),
+        "asked_portraits": (1, 999),
+        "sheet_people": (1, 100),
+        "steps_people": (2, 10**6),
+    }
+    for name, (low, high) in limits.items():
+        value = OmegaConf.select(cfg, name)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            yield f"{name}: expected a whole number from {low} to {high}, got {value!r}"
+    if not OmegaConf.is_list(cfg.steps) or not all(isinstance(steps, int) and steps >= 1 for steps in cfg.steps):
+        yield f"steps: expected a list of whole numbers of at least 1, got {cfg.steps}"
+    if not (-1 <= cfg.enrol.max_cosine <= 1 and cfg.enrol.min_found >= 1):
+        given = f"{cfg.enrol.max_cosine}, {cfg.enrol.min_found}"
+        yield f"enrol: expected max_cosine in [-1, 1] and min_found >= 1, got {given}"
+
+
+def _evaluation_spaces(parts: Mapping[str, Any]) -> Iterator[str]:
+    """The generator can be asked for unseen people, or for the sampler's; the witness is not the judge (law 7)."""
+    if "truth" in parts and space_of(parts["truth"]) != SPACE:
+        yield f"truth: expected renders of the world, {SPACE!r}, got {space_of(parts['truth'])!r}"
+    if {"generator", "embedder", "witness"} - parts.keys():
+        return
+    wanted, judged = space_of(parts["generator"]), space_of(parts["embedder"])
+    if "sampler" in parts and space_of(parts["sampler"]) != wanted:
+        drawn = space_of(parts["sampler"])
+        yield f"sampler: expected people in the space of the generator, {wanted!r}, got {drawn!r}"
+    if "sampler" not in parts and wanted not in (SPACE, judged):
+        yield (
+            f"embedder: expected the space that the generator is conditioned on, {wanted!r}, since unseen people are "
+            f"asked for by their portraits' embeddings, got {judged!r}"
+        )
+    if space_of(parts["witness"]) == judged:
+        yield f"witness: expected another space than the embedder's (law 7), got {judged!r} twice"
+    framings = {name: getattr(_locate(parts[name]["_target_"]), "framing", None) for name in ("generator", "truth")}
+    if None not in framings.values() and framings["generator"] != framings["truth"]:
+        remedy = "generator@truth=close_up" if framings["generator"] == "close-up" else "generator@truth=rendered"
+        ours, theirs = framings["generator"], framings["truth"]
+        yield f"truth: expected {ours} renders, as the generator's pictures are ({remedy}), got {theirs}"
+
+
+def _portraits(cfg: DictConfig, built: Mapping[str, Any]) -> Iterator[str]:
+    """Some portraits ask for a person, and at least one other is its reference."""
+    if "enrol.planner" in built and not cfg.asked_portraits < built["enrol.planner"].images_per_identity:
+        yield (
+            f"asked_portraits: expected fewer than the {built['enrol.planner'].images_per_identity} of enrol.planner, "
+            f"since the others are the reference, got {cfg.asked_portraits}"
+        )
+
+
+def _evaluation_belt(built: Mapping[str, Any]) -> Iterator[str]:
+    if "runner" in built:
+        try:
+            built["runner"].check(["generate", "embed"])
+        except ValueError as error:
+            yield f"runner: {error}"
+
+
+def _regressor(cfg: DictConfig) -> Iterator[str]:
+    try:
+        bundled("regressor", FOLDER if cfg.regressor_weights is None else Path(cfg.regressor_weights)).verify()
+    except ValueError as error:
+        yield f"regressor_weights: {_innermost(error)}"
+
+
+def _training(cfg: DictConfig) -> Iterator[str]:
+    if cfg.training is not None and not any(Path(cfg.training).glob("*.npz")):
+        yield f"training: expected a folder of renders named *.npz, got {cfg.training}"
+
+
+def _evaluation_bytes(cfg: DictConfig) -> int:
+    sweep = len(cfg.steps) * cfg.steps_people if "steps" in cfg.generator else 0
+    portraits = 2 * cfg.enrol.planner.images_per_identity * cfg.people
+    return int((2 * cfg.people + sweep) * cfg.images_per_identity + portraits) * BYTES_PER_PICTURE_KEPT
+
+
+def _room(folder: Path, needed: int) -> Iterator[str]:
+    there = next(place for place in (folder, *folder.resolve().parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        yield f"run: expected {needed / 1e9:.1f} GB free for {folder}, got {free / 1e9:.1f} GB on {there}"

@@ -106,6 +106,39 @@ def intervals(rows: Sequence[tuple[str, Sequence[Range]]], low: float, high: flo
     return _svg(parts, width, height, "scores by protocol: " + ", ".join(name for name, _ in rows))
 
 
+def path(dots: Sequence[tuple[float, float, str]], unit: str, description: str) -> Markup:
+    """Labelled dots joined by a line, x (above 0) logarithmic.
+
+    Args:
+        dots: x, y and label of each, in the order in which they are joined.
+        unit: Of x.
+        description: For those who cannot see it.
+    """
+    width, height, left, bottom, top = 470, 190, 52, 32, 16
+    xs, ys = (np.array([dot[axis] for dot in dots], float) for axis in (0, 1))
+    low, high = np.log10(xs.min()) - 0.08, np.log10(xs.max()) + 0.08
+    margin = 0.12 * (np.ptp(ys) or abs(ys[0]) or 1.0)
+    bottom_value, top_value = ys.min() - margin, ys.max() + margin
+    across = left + (np.log10(xs) - low) / (high - low) * (width - left - 12)
+    up = height - bottom - (ys - bottom_value) / (top_value - bottom_value) * (height - bottom - top)
+    parts = [f'<line class="axis" x1="{left}" x2="{width - 6}" y1="{height - bottom}" y2="{height - bottom}"/>']
+    for tick in _ticks(bottom_value, top_value, 4):
+        y = height - bottom - (tick - bottom_value) / (top_value - bottom_value) * (height - bottom - top)
+        parts.append(f'<line class="grid" x1="{left}" x2="{width - 6}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="count" x="{left - 6}" y="{y + 3.5:.1f}">{_label(tick)}</text>')
+    for tick in (f * 10.0**power for power in range(-3, 6) for f in (1, 2, 5)):
+        if low <= np.log10(tick) <= high:
+            x = left + (np.log10(tick) - low) / (high - low) * (width - left - 12)
+            parts.append(f'<text class="tick" x="{x:.1f}" y="{height - bottom + 13}">{_label(tick)}</text>')
+    parts.append(f'<text class="unit" x="{width - 6}" y="{height - 3}">{escape(unit)}</text>')
+    joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, up, strict=True))
+    parts.append(f'<polyline class="joined accent" points="{joined}"/>')
+    for x, y, (_, _, label) in zip(across, up, dots, strict=True):
+        parts.append(f'<circle class="accent" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>')
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{y - 8:.1f}">{escape(label)}</text>')
+    return _svg(parts, width, height, description)
+
+
 def _frame(
     low: float, high: float, unit: str, width: int, height: int, left: int, bottom: int, peak: float | None, top: int
 ) -> list[str]:

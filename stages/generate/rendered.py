@@ -27,6 +27,7 @@ class Rendered:
     ranges: ClassVar = {name: (attribute.low, attribute.high) for name, attribute in ATTRIBUTES.items()}
     licence = "this project's own: drawn by its code, from no photograph, asset or weight"
     unit_vectors = False
+    framing = "whole"
 
     def __init__(self, space: str, size_px: int = 112, device: str = "cpu", threads: int = 1) -> None:
         if space != SPACE:

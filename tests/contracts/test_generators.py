@@ -5,8 +5,8 @@ from stages.records import Chunk, Identity
 from tests.contracts.conftest import build, names
 from tests.generation.small import write_generator
 
-SAMPLER_OF = {"rendered": "world", "bundled": "sphere"}  # whose people a generator takes
-PLANNER_OF = {"rendered": "wild", "bundled": "portrait"}  # whose photographs
+SAMPLER_OF = {"rendered": "world", "close_up": "world", "bundled": "sphere"}  # whose people a generator takes
+PLANNER_OF = {"rendered": "wild", "close_up": "wild", "bundled": "portrait"}  # whose photographs
 SMALLER = {"bundled": {"steps": 2, "batch_size": 4}}  # than in its file, for speed
 
 

@@ -107,6 +107,30 @@ def judge(identities: str) -> Judge:
     )
 
 
+class Painted:
+    """A generator that is conditioned on the judge's unit vectors: blots of the vector's own, surer in more steps."""
+
+    controls = ("yaw_deg", "pitch_deg", "light_azimuth_deg", "age_years")
+    licence = "none"
+    unit_vectors = True
+
+    def __init__(self, space: str, steps: int) -> None:
+        self.space, self.steps = space, steps
+
+    def __call__(self, chunk: Chunk) -> Images:
+        vector_of = {one.id: one.vector for one in chunk.identities}
+        rows = [self._paint(vector_of[row.identity_id], row) for row in chunk.variations]
+        return Images(chunk, np.stack(rows))
+
+    def _paint(self, vector: np.ndarray, row: Variation) -> np.ndarray:
+        if abs(np.linalg.norm(vector) - 1) > 1e-5:
+            raise ValueError(f"expected a unit vector, got norm {np.linalg.norm(vector)}")
+        own = np.random.default_rng(0).standard_normal((7 * 7 * 3, len(vector))) @ vector
+        chance = np.random.default_rng(row.seed).standard_normal(own.shape)
+        light = 140 + 60 * own + 30 / self.steps * chance + row.attributes.get("yaw_deg", 0.0) / 4
+        return np.kron(light.reshape(7, 7, 3).clip(0, 255), np.ones((16, 16, 1))).astype(np.uint8)
+
+
 class KilledOnce:
     """The world's renderer, whose process is killed the first time that it meets the chunk."""
 
