@@ -1,4 +1,4 @@
-"""The command line: `facemint run`, `check`, `evaluate`, `compare`, `weights`, `train-generator`. Some take Hydra words."""
+"""The command line: `facemint run`, `check`, `evaluate`, `compare`, `weights`, `train-generator`."""
 
 from __future__ import annotations
 

@@ -31,7 +31,8 @@ from pipeline.evaluate.sheets import attribute_rows, beside
 from pipeline.factory import builder, where
 from pipeline.meaning import fingerprint, plain
 from pipeline.progress import CONSOLE, Watch, say
-from pipeline.steps import stream, whole, write_text
+from pipeline.steps import stream
+from pipeline.steps.files import whole, write_text
 from stages.records import Variation
 
 

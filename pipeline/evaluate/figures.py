@@ -25,7 +25,7 @@ from generation.regressor import CLASSES, LOGARITHMIC, NUMBERS, SIZE_PX
 from generation.world import ATTRIBUTES
 from pipeline.evaluate.people import Asked
 from pipeline.evaluate.pictures import Lazy, PictureSet, Seen, faces_of
-from pipeline.steps import write_table
+from pipeline.steps.files import write_table
 from stages.embed.align import crop
 from stages.records import Chunk, Identity, Variation
 from stages.sample.enrol import Enrol

@@ -23,7 +23,7 @@ from generation.regressor import CLASSES, NUMBERS
 from generation.weights import bundled
 from pipeline.progress import Watch
 from pipeline.runners import Runner
-from pipeline.steps import whole
+from pipeline.steps.files import whole
 from stages.embed.detector import session_options
 from stages.records import Chunk, Faces, Identity, Images, Variation
 
