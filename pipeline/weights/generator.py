@@ -217,7 +217,7 @@ def write_population(folder: Path, order: GeneratorOrder) -> None:
     vectors = np.load(folder / VECTORS)[sources[sources < _learnt(order, len(renders.labels))]]
     mean, covariance = fit(vectors)
     part = folder / "population.part.npz"
-    np.savez(part, mean=mean, covariance=covariance)
+    np.savez(part, mean=mean, covariance=covariance, space=SPACE)
     os.replace(part, folder / POPULATION)
 
 
