@@ -49,13 +49,13 @@ class RegressorRecipe:
         threads: Threads of torch; the result is the same bits for one number of threads.
     """
 
-    steps: int = 3000
+    steps: int = 2500
     batch_size: int = 64
     peak_lr: float = 2e-3
     seed: int = 13
     precision: str = "bf16"
     threads: int = 1
-    checkpoint_every: int = 200
+    checkpoint_every: int = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
