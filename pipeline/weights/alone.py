@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from torch import distributed as dist
 
 from generation.train.autoencoder import AutoencoderRecipe
+from generation.train.distil import DistilRecipe
 from generation.train.generator import GeneratorRecipe, Mirror
 from pipeline.progress import say
 from pipeline.weights.generator import FOLDER, WEIGHTS, autoencoder_of, embedder_a, train_denoiser
@@ -77,9 +78,18 @@ def order_of(made: Path) -> GeneratorOrder:
         ValueError: If there is none.
     """
     told = _claimed(made)
-    autoencoder = told["autoencoder"] | {"widths": tuple(told["autoencoder"]["widths"])}
-    nested = {"autoencoder": AutoencoderRecipe(**autoencoder), "denoiser": GeneratorRecipe(**told["denoiser"])}
+    autoencoder, student = _with_tuples(told["autoencoder"]), _with_tuples(told["student"])
+    nested = {
+        "autoencoder": AutoencoderRecipe(**autoencoder),
+        "denoiser": GeneratorRecipe(**told["denoiser"]),
+        "student": DistilRecipe(**student),
+    }
     return GeneratorOrder(**told | nested)
+
+
+def _with_tuples(told: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows lists only."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
 
 
 def embedder_a_of(work: Path) -> Recipe:

@@ -124,7 +124,7 @@ def train_denoiser(
     )
     first = _learnt(order, len(renders.labels))
     sheets = Sheets(out / "sheets", shape, autoencoder, recipe.prediction, recipe.steps, sheet_minutes, device)
-    shown = [row for row in sources_of(renders) if row >= first]
+    shown = [int(row) for row in sources_of(renders) if row >= first]
     look = sheets.of(renders, np.load(made / VECTORS, mmap_mode="r"), shown)
     denoiser = train_generator(data, shape, recipe, out, say, look, device, mirror=mirror)
     if not _is_first_process():

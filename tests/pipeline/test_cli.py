@@ -124,7 +124,7 @@ def test_a_sweep_names_its_runs_by_content(words: list[str], tmp_path: Path) -> 
         ("peeple=9", "facemint: Could not override 'peeple'. To append to your config use +peeple=9"),
         (
             "generator=rendred",
-            "facemint: In 'config': Could not find 'generator/rendred' Available options in 'generator': rendered",
+            "facemint: In 'config': Could not find 'generator/rendred' Available options in 'generator': bundled",
         ),
         ("people=[1", "facemint: "),
     ],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from generation.world import CONTROLS
 from stages.generate.rendered import Rendered
 from stages.judge import Judge
 from stages.judge.rules import FaceFound, NearestOther, OwnIdentity
@@ -110,7 +111,7 @@ def judge(identities: str) -> Judge:
 class Painted:
     """A generator that is conditioned on the judge's unit vectors: blots of the vector's own, surer in more steps."""
 
-    controls = ("yaw_deg", "pitch_deg", "light_azimuth_deg", "age_years")
+    controls = tuple(name for name in CONTROLS if name != "background")
     licence = "none"
     unit_vectors = True
 
