@@ -78,18 +78,14 @@ def order_of(made: Path) -> GeneratorOrder:
         ValueError: If there is none.
     """
     told = _claimed(made)
-    autoencoder, student = _with_tuples(told["autoencoder"]), _with_tuples(told["student"])
+    autoencoder = told["autoencoder"] | {"widths": tuple(told["autoencoder"]["widths"])}
+    ranges = {name: tuple(told["student"][name]) for name in ("guidance_identity", "guidance_attributes")}
     nested = {
         "autoencoder": AutoencoderRecipe(**autoencoder),
         "denoiser": GeneratorRecipe(**told["denoiser"]),
-        "student": DistilRecipe(**student),
+        "student": DistilRecipe(**told["student"] | ranges),
     }
     return GeneratorOrder(**told | nested)
-
-
-def _with_tuples(told: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows lists only."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
 
 
 def embedder_a_of(work: Path) -> Recipe:

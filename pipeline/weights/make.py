@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from generation.train.regressor import render_block
 from pipeline.weights.card import publish
 from pipeline.weights.generator import make_generator
-from pipeline.weights.measuring import make_measuring
+from pipeline.weights.measuring import PEOPLE_STREAM, make_measuring
 from pipeline.weights.recipe import WeightsRecipe
-from pipeline.weights.workers import Say
+from pipeline.weights.regressor import blocks_of, make_regressor, publish_regressor
+from pipeline.weights.renders import claim
+from pipeline.weights.workers import Say, pool, teller
+
+REGRESSOR = "regressor"  # folder of the work folder
 
 
 def make_weights(
@@ -36,6 +43,23 @@ def make_weights(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     say(f"weights: {recipe.people} people x {recipe.pictures} renders on {device}, {workers} processes")
     scores = make_measuring(work, recipe, workers, device, say)
+    _make_regressor(work, recipe, workers, device)
     make_generator(work, recipe, workers, device, say)
     publish(work, out, recipe, scores)
+    publish_regressor(work / REGRESSOR, out)
     say(f"weights: wrote {out / 'CARD.md'}")
+
+
+def _make_regressor(work: Path, recipe: WeightsRecipe, workers: int, device: str) -> None:
+    folder, order = work / REGRESSOR, recipe.regressor
+    claim(folder, asdict(order))
+    job = partial(render_block, folder / "renders", pictures=order.pictures, seed=order.seed, device=device)
+    with pool(workers) as processes:
+        list(processes.map(job, blocks_of(order)))
+    with pool(1) as processes:
+        processes.submit(_regressor, work, recipe, device).result()
+
+
+def _regressor(work: Path, recipe: WeightsRecipe, device: str) -> None:
+    others, detector = work / "renders", work / "detector.onnx"
+    make_regressor(work / REGRESSOR, others, PEOPLE_STREAM, recipe.regressor, teller(REGRESSOR), device, detector)

@@ -9,6 +9,7 @@ from generation.train import DetectorRecipe
 from generation.train.autoencoder import AutoencoderRecipe
 from generation.train.distil import DistilRecipe
 from generation.train.generator import GeneratorRecipe
+from pipeline.weights.regressor import RegressorOrder
 from pipeline.weights.renders import BLOCK
 from recognition.augment import Augment
 from recognition.margins import CosFace
@@ -92,7 +93,8 @@ class WeightsRecipe:
         detector_people: The first people whose whole pictures train the detector.
         held_out: People for the detector's errors and the thresholds.
         protocol_pairs: Pairs of each protocol that the embedders are scored on.
-        seed: Of everything but the generator.
+        seed: Of the measuring models.
+        regressor: What the attributes of a picture are read by.
         generator: The generator, from people of its own.
     """
 
@@ -105,11 +107,13 @@ class WeightsRecipe:
     detector: DetectorRecipe = field(default_factory=lambda: DetectorRecipe(steps=4500, threads=1))
     embedder_a: Recipe = field(default_factory=lambda: embedder_recipe("residual_a", seed=1))
     embedder_b: Recipe = field(default_factory=lambda: embedder_recipe("plain_b", seed=2))
+    regressor: RegressorOrder = field(default_factory=RegressorOrder)
     generator: GeneratorOrder = field(default_factory=GeneratorOrder)
 
     @property
     def measuring(self) -> dict[str, Any]:
         """All that decides the measuring models, the second training of the embedders included."""
         told = asdict(self) | {"polish_of_embedder_a": asdict(polish(self.embedder_a))}
-        del told["generator"]  # which has a folder and a claim of its own
+        for name in ("regressor", "generator"):  # which have folders and claims of their own
+            del told[name]
         return told

@@ -13,7 +13,7 @@ from generation.regressor import NUMBERS
 from generation.train.regressor import RegressorRecipe, drawn_block
 from generation.weights import bundled
 from generation.world.scenes import training_attributes
-from pipeline.regressor import RegressorOrder, make_regressor, publish_regressor, whole_pictures
+from pipeline.weights.regressor import RegressorOrder, make_regressor, publish_regressor, whole_pictures
 
 SMALL = RegressorOrder(
     people=50,

@@ -16,12 +16,14 @@ from generation.train import DetectorRecipe
 from generation.train.autoencoder import AutoencoderRecipe
 from generation.train.distil import DistilRecipe
 from generation.train.generator import GeneratorRecipe
+from generation.train.regressor import RegressorRecipe
 from generation.weights import bundled
 from generation.world import attribute_table, render, sample_people
 from generation.world.scenes import generator_attributes
 from pipeline.cli import app
 from pipeline.weights import GeneratorOrder, WeightsRecipe, make_weights
 from pipeline.weights.generator import CONTROLS, told_controls
+from pipeline.weights.regressor import RegressorOrder
 from pipeline.weights.workers import KEEPS_MEMORY, pool
 from stages.generate.bundled import Bundled
 from stages.records import Chunk, Identity, Variation
@@ -38,6 +40,13 @@ SMALL = dataclasses.replace(
     detector=DetectorRecipe(steps=2, batch_size=10, checkpoint_every=1, precision="fp32", threads=1),
     embedder_a=dataclasses.replace(FULL.embedder_a, epochs=2, batch_size=25),
     embedder_b=dataclasses.replace(FULL.embedder_b, epochs=2, batch_size=25),
+    regressor=RegressorOrder(
+        people=50,
+        pictures=1,
+        held_out=50,
+        other_people=25,
+        training=RegressorRecipe(steps=2, batch_size=4, checkpoint_every=1, precision="fp32", threads=1),
+    ),
     generator=GeneratorOrder(
         people=25,
         pictures=2,
@@ -58,7 +67,12 @@ def made(tmp_path_factory):
 
 def test_the_files_are_listed_with_the_hashes_that_they_have(made):
     _, out = made
-    for name, space in (("detector", ""), ("embedder_a", "bundled-a-1"), ("embedder_b", "bundled-b-1")):
+    for name, space in (
+        ("detector", ""),
+        ("regressor", ""),
+        ("embedder_a", "bundled-a-1"),
+        ("embedder_b", "bundled-b-1"),
+    ):
         weights = bundled(name, out)
         assert weights.verify().stat().st_size > 100_000
         assert weights.space == space

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def make_regressor(
     order: RegressorOrder,
     say: Say = print,
     device: str = "cpu",
+    detector: Path | None = None,
 ) -> dict[str, Any]:
     """Trains and exports `work/regressor.onnx` and scores it on held-out people; what is there is not made again.
 
@@ -75,13 +77,14 @@ def make_regressor(
         work: Its renders, checkpoint and scores.
         renders: Folder of the embedders' joined renders (`pictures.npy`, `labels.npy`), or None for its own alone.
         stream: Of random numbers that those people come from; their attributes are drawn again.
+        detector: The file that finds the faces; the bundled one if not given.
     Returns:
         `scores.json`: per attribute median error and rank correlation by framing, and how often styles are seen.
     Raises:
         ValueError: If the renders are of other photographs than the stream draws.
     """
     blocks = [render_block(work / "renders", first, order.pictures, order.seed, device) for first in blocks_of(order)]
-    examples = read_blocks(blocks, aligned)
+    examples = read_blocks(blocks, partial(aligned, detector or bundled("detector", FOLDER).verify()))
     onnx = work / "regressor.onnx"
     if not onnx.exists():
         others = None if renders is None else whole_pictures(renders, stream, order)
@@ -124,9 +127,9 @@ def card_section(scores: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
     return template.render(entry=entry, **told) + "\n"
 
 
-def aligned(pictures: UInt8[np.ndarray, "n 112 112 3"]) -> UInt8[np.ndarray, "n 112 112 3"]:
-    """Crops by the bundled detector's landmarks, as the belt cuts them."""
-    landmarks, _ = Detector(bundled("detector", FOLDER).verify(), threads=1)(pictures)
+def aligned(detector: Path, pictures: UInt8[np.ndarray, "n 112 112 3"]) -> UInt8[np.ndarray, "n 112 112 3"]:
+    """Crops by the detector's landmarks, as the belt cuts them."""
+    landmarks, _ = Detector(detector, threads=1)(pictures)
     return crop(pictures, landmarks)
 
 
