@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -37,7 +37,6 @@ class Checkpoint:
 
     def __init__(self, path: Path, recipe: Any, parts: Mapping[str, Stateful]) -> None:
         self.path, self.recipe, self.parts = path, asdict(recipe), dict(parts)
-        self.defaults = {field.name: field.default for field in fields(recipe) if field.default is not MISSING}
 
     def resume(self, device: str | torch.device = "cpu") -> int:
         """Loads the parts and returns the number of steps done: 0, and nothing loaded, where there is no file.
@@ -48,8 +47,7 @@ class Checkpoint:
         if not self.path.exists():
             return 0
         kept = torch.load(self.path, weights_only=True, map_location=device)
-        # A field that the file does not know has been added since: it must say what was done before.
-        if self.defaults | kept["recipe"] != self.recipe:
+        if kept["recipe"] != self.recipe:
             raise ValueError(f"expected a checkpoint of {self.recipe} in {self.path}, got one of {kept['recipe']}")
         for name, part in self.parts.items():
             part.load_state_dict(kept[name])

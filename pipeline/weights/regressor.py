@@ -56,6 +56,13 @@ class RegressorOrder:
     seed: int = 2026
     training: RegressorRecipe = field(default_factory=RegressorRecipe)
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.held_out <= self.people or self.people % BLOCK:
+            raise ValueError(
+                f"people, held_out: expected a multiple of {BLOCK}, of whom some are held out, "
+                f"got {self.people}, {self.held_out}"
+            )
+
 
 def blocks_of(order: RegressorOrder) -> Sequence[int]:
     """The first person of each block: what `render_block` is called with, in any order and by any process."""

@@ -41,7 +41,7 @@ SMALL = dataclasses.replace(
     embedder_a=dataclasses.replace(FULL.embedder_a, epochs=2, batch_size=25),
     embedder_b=dataclasses.replace(FULL.embedder_b, epochs=2, batch_size=25),
     regressor=RegressorOrder(
-        people=50,
+        people=75,
         pictures=1,
         held_out=50,
         other_people=25,
