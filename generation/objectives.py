@@ -38,6 +38,12 @@ def placed(pixels: Float[Tensor, "b 3 s s"], to_crop: Float[Tensor, "b 2 3"]) ->
 
     Differentiable; what the embedder's own alignment does to a picture of the crop's size.
     """
+    # Never in half precision: places in bfloat16 are wrong by up to a third of a pixel.
+    with torch.autocast(pixels.device.type, enabled=False):
+        return _placed(pixels.float(), to_crop.float())
+
+
+def _placed(pixels: Float[Tensor, "b 3 s s"], to_crop: Float[Tensor, "b 2 3"]) -> Float[Tensor, "b 3 s s"]:
     size = pixels.shape[-1]
     linear, shift = to_crop[:, :, :2], to_crop[:, :, 2:]
     back = torch.linalg.inv(linear)

@@ -118,6 +118,14 @@ def test_a_picture_placed_where_it_is_stays_as_it_is():
     torch.testing.assert_close(objectives.placed(pixels, same), pixels, atol=1e-5, rtol=0)
 
 
+def test_pictures_are_placed_as_exactly_where_a_training_computes_in_half_precision():
+    pixels = torch.nn.functional.interpolate(normal(2, 3, 14, 14), size=112, mode="bicubic")
+    to_crop = torch.tensor([[[1.13, 0.0, -7.3], [0.0, 1.13, -5.9]]]).expand(2, 2, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = objectives.placed(pixels, to_crop)
+    assert torch.equal(mixed, objectives.placed(pixels, to_crop))
+
+
 def test_kl_is_that_of_two_normal_distributions():
     mean, log_variance = normal(2, 3, 4, 4), normal(2, 3, 4, 4, seed=1)
     ours = torch.distributions.Normal(mean, (log_variance / 2).exp())
