@@ -34,7 +34,7 @@ def perceptual_distance(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Flo
 
 
 def placed(pixels: Float[Tensor, "b 3 s s"], to_crop: Float[Tensor, "b 2 3"]) -> Float[Tensor, "b 3 s s"]:
-    """Pictures moved as `to_crop` says (x, y of a picture -> x, y of its crop, in pixels), bilinear, black outside.
+    """Pictures moved as `to_crop` says (x, y of a picture -> x, y of its crop), bilinear; outside, the edge goes on.
 
     Differentiable; what the embedder's own alignment does to a picture of the crop's size.
     """
@@ -51,8 +51,7 @@ def _placed(pixels: Float[Tensor, "b 3 s s"], to_crop: Float[Tensor, "b 2 3"]) -
     centre = (size - 1) / 2
     offset = (back @ (centre - shift) - centre) * (2 / size)
     grid = F.affine_grid(torch.cat([back, offset], 2), list(pixels.shape), align_corners=False)
-    # Black is -1: the border that warpAffine leaves.
-    return F.grid_sample(pixels + 1, grid, align_corners=False) - 1
+    return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
 
 
 def noised(

@@ -107,7 +107,7 @@ def _block(folder: Path, order: Order, device: str, first: int) -> None:
             file,
             pictures=pictures,
             landmarks=landmarks,
-            crops=crop(pictures, landmarks),
+            crops=crop(pictures, landmarks, border="edge" if close_up else "black"),
             labels=np.repeat(np.arange(first, first + BLOCK), order.pictures),
             yaw_deg=table[:, CONTROLS.index("yaw_deg")],
             attributes=table,

@@ -10,7 +10,7 @@ from insightface.model_zoo.arcface_onnx import ArcFaceONNX
 from jaxtyping import Float32, UInt8
 
 from generation.weights import FOLDER, Weights, bundled, of_space
-from stages.embed.align import alignable, crop, resized
+from stages.embed.align import BORDERS, alignable, crop, resized
 from stages.embed.batch import in_batches
 from stages.embed.detector import Detector, session_options
 from stages.records import Faces, Images
@@ -27,6 +27,8 @@ class Bundled:
         threads: Threads of each network, at least 1.
         batch_size: Crops per batch, at least 1; every batch has this shape, whatever the size of the chunk.
         min_probability: Smallest probability of a face that counts as found, in [0, 1].
+        border: What a crop shows of places outside the picture: "black", as insightface has it, or "edge", the
+            picture's outermost pixels going on.
         weights: Folder of `weights.json` and the ONNX files.
     Raises:
         ValueError: If an argument is out of range, no weights are of this space, or a file is not the one listed.
@@ -48,15 +50,18 @@ class Bundled:
         threads: int = 1,
         batch_size: int = 16,
         min_probability: float = 0.5,
+        border: str = "black",
         weights: str | Path = FOLDER,
     ) -> None:
         if threads < 1 or batch_size < 1:
             raise ValueError(f"threads, batch_size: expected at least 1, got {threads}, {batch_size}")
         if not 0 <= min_probability <= 1:
             raise ValueError(f"min_probability: expected a number in [0, 1], got {min_probability}")
+        if border not in BORDERS:
+            raise ValueError(f"border: expected one of {', '.join(BORDERS)}, got {border!r}")
         embedder = of_space(space, Path(weights))
         self.space, self.dimensions, self.min_probability = space, embedder.dimensions, min_probability
-        self._batch_size = batch_size
+        self._batch_size, self._border = batch_size, border
         self._detector = Detector(bundled("detector", Path(weights)).verify(), threads)
         self._recogniser = _recogniser(embedder, threads)
 
@@ -67,7 +72,7 @@ class Bundled:
             ValueError: If the pictures are not square, or an embedding has no direction.
         """
         landmarks, probability = self._detect(images.pixels)
-        crops = crop(images.pixels, landmarks)
+        crops = crop(images.pixels, landmarks, border=self._border)
         embeddings, norms = self.embed_crops(crops)
         found = (probability >= self.min_probability) & alignable(landmarks)
         return Faces(images.chunk, crops, landmarks, embeddings, norms, found)

@@ -83,6 +83,16 @@ def test_a_face_on_the_template_is_its_own_crop():
     assert np.array_equal(crop(picture, TEMPLATE_112[None].astype(np.float32)), picture)
 
 
+def test_a_crop_that_reaches_past_its_picture_is_black_there_or_goes_on_with_the_edge():
+    picture = np.full((1, 112, 112, 3), 90, np.uint8)
+    picture[:, :, 0] = 200
+    landmarks = TEMPLATE_112[None].astype(np.float32) - np.float32([30, 0])  # the crop begins 30 px left of the picture
+    black, edge = (crop(picture, landmarks, border=border) for border in ("black", "edge"))
+    assert (black[0, :, :29] == 0).all()
+    assert (edge[0, :, :29] == 200).all()
+    assert np.array_equal(black[0, :, 31:], edge[0, :, 31:])
+
+
 def test_a_size_without_a_template_is_named():
     with pytest.raises(ValueError, match="size_px: expected a multiple of 112 or 128, got 100"):
         template(100)

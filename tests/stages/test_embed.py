@@ -127,6 +127,7 @@ def test_mistakes_name_value_and_expectation(weights, tmp_path_factory):
             lambda: Bundled(SPACE, min_probability=1.5, weights=weights),
             "min_probability: expected a number in [0, 1], got 1.5",
         ),
+        (lambda: Bundled(SPACE, border="grey", weights=weights), "border: expected one of black, edge, got 'grey'"),
         (lambda: Bundled(SPACE, weights=tmp_path_factory.mktemp("empty")), "weights.json, found no such file"),
         (
             lambda: Bundled(SPACE, weights=weights)(images_of(pictures(1)[:, :100])),
