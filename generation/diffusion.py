@@ -11,7 +11,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -260,6 +260,13 @@ def alpha_bars(prediction: str = "v") -> Float[Tensor, " t"]:
     return scheduler.alphas_cumprod.float()
 
 
+class Taught(NamedTuple):
+    """Lowest and highest guidance of identity, and of attributes; what lies outside was never seen in training."""
+
+    identity: tuple[float, float]
+    attributes: tuple[float, float]
+
+
 @dataclass(frozen=True, eq=False)
 class FaceDiffusion:
     """The whole generator: what makes latents of a person's photograph, and what makes pictures of latents.
@@ -269,14 +276,15 @@ class FaceDiffusion:
         denoiser: In the latents of that autoencoder.
         space: Of the embedder whose unit vectors the denoiser is conditioned on.
         prediction: "v" or "epsilon": what the denoiser was trained to predict.
-        distilled: Whether one pass of the denoiser gives a guided prediction, by the guidance it is told.
+        taught: The guidance that a distilled denoiser can be told, which then gives a guided prediction in one pass;
+            None for a denoiser that takes a pass for each condition.
     """
 
     autoencoder: Autoencoder
     denoiser: Denoiser
     space: str
     prediction: str = "v"
-    distilled: bool = False
+    taught: Taught | None = None
 
     def to(self, device: str, dtype: torch.dtype) -> FaceDiffusion:
         """Moves both networks, in place, for inference: no gradients, channels last."""
@@ -298,7 +306,7 @@ def save(model: FaceDiffusion, path: Path) -> None:
         "denoiser": asdict(model.denoiser.shape),
         "space": model.space,
         "prediction": model.prediction,
-        "distilled": model.distilled,
+        "taught": model.taught,
     }
     part = path.with_suffix(".part")
     save_file(tensors, part, {HEADER: json.dumps(about, sort_keys=True)})
@@ -342,7 +350,7 @@ def _built(about: dict[str, Any]) -> FaceDiffusion:
         Denoiser(DenoiserShape(**shapes["denoiser"] | {"controls": controls})),
         about["space"],
         about["prediction"],
-        about["distilled"],
+        about["taught"] and Taught(*((float(low), float(high)) for low, high in about["taught"])),
     )
 
 

@@ -93,7 +93,8 @@ def _make(work: Path, recipe: WeightsRecipe, device: str) -> None:
     train_denoiser(folder, folder, order, order.denoiser, autoencoder, mirror, say, device, name=TEACHER)
     teacher = diffusion.load(folder / TEACHER)
     student = distil(photographs_of(folder, order), teacher.denoiser, order.student, folder, say, device=device)
-    diffusion.save(replace(teacher, denoiser=student, distilled=True), folder / WEIGHTS)
+    taught = diffusion.Taught(order.student.guidance_identity, order.student.guidance_attributes)
+    diffusion.save(replace(teacher, denoiser=student, taught=taught), folder / WEIGHTS)
 
 
 def train_denoiser(

@@ -9,7 +9,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from generation.diffusion import Autoencoder, AutoencoderShape, Control, Denoiser, DenoiserShape, FaceDiffusion, save
+from generation.diffusion import (
+    Autoencoder,
+    AutoencoderShape,
+    Control,
+    Denoiser,
+    DenoiserShape,
+    FaceDiffusion,
+    Taught,
+    save,
+)
 from generation.world import ATTRIBUTES, CONTROLS
 
 UNTOLD = ("background", "noise", "jpeg_quality")
@@ -53,13 +62,16 @@ def autoencoder(seed: int = 0) -> Autoencoder:
     return stirred(Autoencoder(AUTOENCODER), seed).eval().requires_grad_(False)
 
 
-def generator(space: str = "bundled-a-1", prediction: str = "v", distilled: bool = False) -> FaceDiffusion:
-    return FaceDiffusion(autoencoder(), denoiser(), space, prediction, distilled)
+TAUGHT = Taught((1.0, 4.0), (1.0, 3.0))
 
 
-def write_generator(folder: Path) -> None:
+def generator(space: str = "bundled-a-1", prediction: str = "v", taught: Taught | None = None) -> FaceDiffusion:
+    return FaceDiffusion(autoencoder(), denoiser(), space, prediction, taught)
+
+
+def write_generator(folder: Path, taught: Taught | None = None) -> None:
     """A folder of bundled weights that has a generator alone."""
     path = folder / "generator.safetensors"
-    save(generator(), path)
+    save(generator(taught=taught), path)
     entry = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "space": "", "dimensions": 0}
     (folder / "weights.json").write_text(json.dumps({"generator": entry}))

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from generation import diffusion
 from generation.diffusion import Control, FaceDiffusion, alpha_bars, noise_schedule
-from tests.generation.small import AUTOENCODER, DENOISER, NARROW, autoencoder, denoiser, generator
+from tests.generation.small import AUTOENCODER, DENOISER, NARROW, TAUGHT, autoencoder, denoiser, generator
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +32,16 @@ def changed(saved, tmp_path, change_header=None, change_tensors=None):
     return path
 
 
+def test_a_distilled_model_keeps_what_guidance_it_was_taught(tmp_path):
+    path = tmp_path / "student.safetensors"
+    diffusion.save(generator(taught=TAUGHT), path)
+    assert diffusion.load(path).taught == TAUGHT
+
+
 def test_a_model_that_was_saved_is_loaded_as_it_was_to_half_precision(saved):
     loaded = diffusion.load(saved)
     assert isinstance(loaded, FaceDiffusion)
-    assert (loaded.space, loaded.prediction, loaded.distilled) == ("bundled-a-1", "v", False)
+    assert (loaded.space, loaded.prediction, loaded.taught) == ("bundled-a-1", "v", None)
     assert (loaded.autoencoder.shape, loaded.denoiser.shape) == (AUTOENCODER, DENOISER)
     for ours, theirs in ((generator().autoencoder, loaded.autoencoder), (generator().denoiser, loaded.denoiser)):
         read = theirs.state_dict()
