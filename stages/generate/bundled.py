@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
 
 from generation import diffusion
+from generation.regressor import CLOSE_UP_OF_PX
 from generation.sampling import LCM_STEPS, SCHEDULERS, Guidance, sample
 from generation.weights import FOLDER, bundled
 from generation.world import ATTRIBUTES, CONTROLS, expose
 from stages.records import Chunk, Images
 
 NAME = "generator"  # in weights.json
-CAMERA = (
-    "noise",
-    "jpeg_quality",
-)  # done to the finished picture as the world's camera does: no latent has room for them
+# Done to the finished picture, exactly as the world's camera does. No latent has room for noise and JPEG. Blur and few
+# pixels the model has learnt, and draws where they are left open; where they are asked for it draws a sharp picture.
+CAMERA = ("blur_px", "noise", "jpeg_quality", "low_resolution_px")
+CLOSER = CLOSE_UP_OF_PX / diffusion.SIZE_PX  # a close-up is a part of the picture whose pixels the plan counts
 LEFT_OUT = ("background",)  # a seed, which cannot be learned: every photograph has a background of its own
 UNIT = 1e-3  # how far a unit vector's norm may be from 1
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -37,7 +39,7 @@ class Bundled:
         space: Of the vectors, literally: the space of the embedder that the model was trained with.
         steps: Denoising steps, 1 to 1000; at most 50 with "lcm".
         scheduler: "dpm" (DPM-Solver++), "ddim", "lcm", or "ddpm" (ancestral, the slow loop of IDiff-Face).
-        guidance_identity: 1 for none; how far the identity is pushed.
+        guidance_identity: 1 for none; how far the identity is pushed. Distilled weights were taught a range of both.
         guidance_attributes: 1 for none; how far the attributes are pushed.
         precision: "bf16" (twice as fast on processors that have it) or "fp32".
         device: Of torch. Pictures of different devices and precisions are alike, not equal.
@@ -54,6 +56,7 @@ class Bundled:
     licence = "this project's own: trained on its procedural world's renders alone"
     unit_vectors = True
     size_px = diffusion.SIZE_PX
+    framing = "close-up"
 
     @staticmethod
     def check_weights(weights: str | Path = FOLDER) -> None:
@@ -72,9 +75,9 @@ class Bundled:
     def __init__(
         self,
         space: str,
-        steps: int = 8,
+        steps: int = 4,
         scheduler: str = "dpm",
-        guidance_identity: float = 2.0,
+        guidance_identity: float = 3.0,
         guidance_attributes: float = 2.0,
         precision: str = "bf16",
         device: str = "cpu",
@@ -105,6 +108,7 @@ class Bundled:
         self.space, self.steps, self.scheduler, self.threads = space, steps, scheduler, threads
         self.device, self._batch_size = device, batch_size
         self._guidance = Guidance(guidance_identity, guidance_attributes)
+        _check_taught(self._guidance, model.taught)
         self._model = model.to(device, PRECISIONS[precision])
         self._told = [control.name for control in model.denoiser.shape.controls]
 
@@ -117,7 +121,7 @@ class Bundled:
             _check_attributes(row.key, row.attributes)
         rows = chunk.variations
         vectors = np.stack([vector_of[row.identity_id] for row in rows])
-        table = np.array([[row.attributes.get(name, np.nan) for name in self._told] for row in rows], np.float32)
+        table = np.array([[_told(name, row.attributes) for name in self._told] for row in rows], np.float32)
         seeds = np.array([row.seed for row in rows], np.int64)
         pixels = self._drawn(vectors, table, np.ones(len(rows), bool), seeds)
         for picture, row in zip(pixels, rows, strict=True):
@@ -163,7 +167,7 @@ class Bundled:
             self.steps,
             self._guidance,
             self._model.prediction,
-            self._model.distilled,
+            distilled=self._model.taught is not None,
         )
         pixels = diffusion.decoded(self._model.autoencoder, latents)
         return pixels[:rows].cpu().numpy()
@@ -177,8 +181,16 @@ class Bundled:
             raise ValueError(f"identity {person}: expected a unit vector of {self.space}, got norm {norm:.4g}")
 
 
-def _check_attributes(key: str, attributes: object) -> None:
-    for name, value in dict(attributes).items():  # type: ignore[call-overload]
+def _check_taught(guidance: Guidance, taught: diffusion.Taught | None) -> None:
+    for name, value, (low, high) in zip(Guidance._fields, guidance, taught or (), strict=False):
+        if not low <= value <= high:
+            raise ValueError(
+                f"guidance_{name}: expected {low:g} to {high:g}, which the distilled weights were taught, got {value:g}"
+            )
+
+
+def _check_attributes(key: str, attributes: Mapping[str, Any]) -> None:
+    for name, value in attributes.items():
         if name not in Bundled.ranges:
             raise ValueError(f"{key}: unknown attribute {name!r}, expected one of {', '.join(Bundled.controls)}")
         low, high = Bundled.ranges[name]
@@ -186,11 +198,17 @@ def _check_attributes(key: str, attributes: object) -> None:
             raise ValueError(f"{key}: expected {low:g} <= {name} <= {high:g}, got {value}")
 
 
-def _through_the_camera(picture: UInt8[np.ndarray, "112 112 3"], attributes: object, seed: int) -> None:
-    """Adds the noise and the JPEG losses that were asked for, in place."""
-    asked = {name: value for name, value in dict(attributes).items() if name in CAMERA}  # type: ignore[call-overload]
-    noise, quality = asked.get("noise", 0.0), asked.get("jpeg_quality", 100.0)
-    if noise > 0 or quality < 100:
-        sharp = ATTRIBUTES["low_resolution_px"].neutral
-        rng = np.random.default_rng(seed)
-        picture[:] = expose(picture.astype(np.float32) / 255, 0.0, noise, quality, sharp, rng)
+def _told(name: str, attributes: Mapping[str, Any]) -> float:
+    """What the model is told of an attribute: NaN where it is left open."""
+    if name in CAMERA and name in attributes:
+        return ATTRIBUTES[name].neutral
+    return float(attributes.get(name, np.nan))
+
+
+def _through_the_camera(picture: UInt8[np.ndarray, "112 112 3"], attributes: Mapping[str, Any], seed: int) -> None:
+    """Does to the picture, in place, what was asked for of the camera."""
+    asked = {name: attributes.get(name, ATTRIBUTES[name].neutral) for name in CAMERA}
+    if any(value != ATTRIBUTES[name].neutral for name, value in asked.items()):
+        blur_px, noise, quality, low_resolution_px = asked.values()
+        exact, rng = picture.astype(np.float32) / 255, np.random.default_rng(seed)
+        picture[:] = expose(exact, blur_px * CLOSER, noise, quality, low_resolution_px / CLOSER, rng)

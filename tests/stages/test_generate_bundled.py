@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from generation.world import ATTRIBUTES
+from generation.world import ATTRIBUTES, expose
 from stages.generate.bundled import Bundled
 from stages.plan import Planner, Uniform
 from stages.records import Chunk, Identity, Variation
-from tests.generation.small import write_generator
+from tests.generation.small import TAUGHT, write_generator
 
 SPACE = "bundled-a-1"
 PLANNER = Planner(3, {"yaw_deg": Uniform(-60, 60), "age_years": Uniform(20, 60)})
@@ -109,6 +109,20 @@ def test_noise_and_jpeg_that_were_asked_for_are_seen_and_nothing_else_changes(bu
     assert np.array_equal(same, plain)
 
 
+def test_blur_and_few_pixels_are_done_to_the_sharp_picture_as_the_world_does_to_its_own(bundled):
+    sharp = bundled(one_row({"blur_px": 0.0, "low_resolution_px": 256.0})).pixels[0]
+    asked = {"blur_px": 1.5, "low_resolution_px": 40.0, "noise": 0.03, "jpeg_quality": 60.0}
+    # The plan counts pixels of the whole picture: 140 where the close-up, a part of it, has 112.
+    exact, rng = sharp.astype(np.float32) / 255, np.random.default_rng(7)
+    expected = expose(exact, 1.5 * 1.25, 0.03, 60.0, 40.0 / 1.25, rng)
+    assert np.array_equal(bundled(one_row(asked)).pixels[0], expected)
+
+
+def test_blur_left_open_is_the_models_own_choice(bundled):
+    sharp, left_open = (bundled(one_row(a)).pixels for a in ({"blur_px": 0.0}, {}))
+    assert not np.array_equal(sharp, left_open)
+
+
 def test_it_declares_all_controls_but_the_background():
     assert set(Bundled.controls) == set(ATTRIBUTES) - {"background"}
     assert set(Bundled.ranges) == set(Bundled.controls)
@@ -163,6 +177,20 @@ def test_an_attribute_unknown_or_out_of_range_is_refused(bundled, attributes, to
 def test_an_argument_out_of_range_is_refused(weights, wrong, told):
     with pytest.raises(ValueError, match=told):
         Bundled(**{"space": SPACE, "weights": weights} | wrong)
+
+
+def test_distilled_weights_refuse_a_guidance_that_they_were_not_taught(tmp_path):
+    write_generator(tmp_path, taught=TAUGHT)
+    made = Bundled(SPACE, 1, batch_size=4, guidance_identity=4.0, guidance_attributes=1.0, weights=tmp_path)
+    assert made(chunk_of(people(1))).pixels.shape == (3, 112, 112, 3)
+    for name, value, taught in (
+        ("identity", 4.5, "1 to 4"),
+        ("identity", 0.5, "1 to 4"),
+        ("attributes", 3.5, "1 to 3"),
+    ):
+        told = f"guidance_{name}: expected {taught}, which the distilled weights were taught, got {value}"
+        with pytest.raises(ValueError, match=told):
+            Bundled(**{"space": SPACE, "weights": tmp_path, f"guidance_{name}": value})
 
 
 def test_weights_of_another_hash_are_refused_before_a_model_is_loaded(weights, tmp_path):
