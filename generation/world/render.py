@@ -124,6 +124,9 @@ def _draw(
     maps = head.bake(m, device)
     light, part, normal, pixels_drawn = _light(m, lens, maps, styles, size)
     picture = camera.develop(light, table)
+    if not torch.isfinite(picture).all():
+        dark = [int(seed) for seed, one in zip(seeds, picture, strict=True) if not torch.isfinite(one).all()]
+        raise ValueError(f"expected finite light in every pixel, got none in some of the pictures with seeds {dark}")
     landmarks, visible = _landmarks(m, lens, maps)
     pixels = _expose(picture.permute(0, 2, 3, 1).contiguous().cpu().numpy(), attributes, rngs)
     fields = [pixels, landmarks.cpu().numpy(), visible.cpu().numpy()]

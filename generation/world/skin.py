@@ -150,7 +150,8 @@ def _lines(m: Anatomy, p: Paint, side: Tensor, lat: Tensor) -> None:
     frown = groove(side - 4.2 * DEG, 1.3) * groove(lat - m.brow_lat - 0.5 * DEG, 7.0)
     lines = lines + frown * (0.65 * w + 0.6 * m.a.brow_raise.clamp(max=0).abs())
     out, up = side - m.eye_lon - m.eye_half * 1.1, lat - m.eye_lat
-    feet = ramp(torch.cos(up / (out + 5 * DEG) * 11), 0.4, 1.0) * ramp(out / DEG, 0.0, 2.0) * ramp(out / DEG, 11.0, 6.0)
+    fan = torch.cos(up / (out + 5 * DEG).clamp(min=DEG) * 11)  # from a point inside the corner, where nothing is drawn
+    feet = ramp(fan, 0.4, 1.0) * ramp(out / DEG, 0.0, 2.0) * ramp(out / DEG, 11.0, 6.0)
     lines = lines + feet * ramp(up.abs() / DEG, 9.0, 6.0) * (0.6 * w + 0.2 * m.a.smile.clamp(min=0) * m.adult)
     t = (side - m.eye_lon) / m.eye_half
     bag = groove(up + m.lid_low * (1.25 - 0.8 * t * t) + 3.4 * DEG, 1.5) * ramp(t.abs(), 1.15, 0.7)
