@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,7 @@ from torch import Tensor
 from generation import objectives
 from generation.diffusion import Autoencoder, AutoencoderShape
 from generation.pixels import as_input
-from generation.train.generator import follow, lr_share
-from generation.train.loop import Checkpoint, Say, rng_of_step
+from generation.train.loop import Averaged, Say, rng_of_step
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,6 @@ class AutoencoderRecipe:
 
 
 CHECKPOINT = "autoencoder.pt"
-PARTS = ("whole", "crop", "edge", "perceptual", "kl")  # of the loss, as progress lines tell them
 
 
 def train_autoencoder(
@@ -110,45 +107,13 @@ def train_autoencoder(
     """
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
-    model, average = Autoencoder(recipe.shape), Autoencoder(recipe.shape)
-    average.load_state_dict(model.state_dict())
-    for network in (model, average):
-        network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average.requires_grad_(False).eval()
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=recipe.peak_lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
-    )
-    checkpoint = Checkpoint(folder / CHECKPOINT, recipe, {"model": model, "average": average, "optimiser": optimiser})
-    first = checkpoint.resume(device)
-    model.train()
-    started, running = time.perf_counter(), torch.zeros(len(PARTS))
-    for step in range(first, recipe.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.peak_lr * lr_share(step, recipe)
-        parts = _losses(model, pictures, to_crop, recipe, features, rng_of_step(recipe.seed, step), device)
-        loss = (parts * _weights(recipe).to(device)).sum()
-        if not torch.isfinite(loss):
-            raise ValueError(f"expected a finite loss, got {loss.item()} at step {step}")
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        follow(average, model, min(recipe.ema_decay, (step + 1) / (step + 20)))
-        values = parts.detach().cpu()
-        running = values if step == first else 0.98 * running + 0.02 * values
-        if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
-            checkpoint.keep(step + 1)
-            rate = (step + 1 - first) * recipe.batch_size / (time.perf_counter() - started)
-            told = ", ".join(f"{name} {value:.4f}" for name, value in zip(PARTS, running.tolist(), strict=True))
-            say(f"autoencoder: step {step + 1}/{recipe.steps}, {told}, {rate:.0f} pictures/s")
-        if look is not None:
-            look(average, step + 1)
-    return average
+    model = Autoencoder(recipe.shape)
+    model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def losses_of(step: int) -> dict[str, Tensor]:
+        return _losses(model, pictures, to_crop, recipe, features, rng_of_step(recipe.seed, step), device)
 
-def _weights(recipe: AutoencoderRecipe) -> Float[Tensor, " p"]:
-    """Of `PARTS`."""
-    return torch.tensor([1.0, recipe.crop_weight, recipe.edge_weight, recipe.perceptual_weight, recipe.kl_weight])
+    return Averaged("autoencoder", model, recipe, folder / CHECKPOINT).run(losses_of, say, look)
 
 
 def _losses(
@@ -159,31 +124,36 @@ def _losses(
     features: objectives.Features,
     rng: torch.Generator,
     device: str,
-) -> Float[Tensor, " p"]:
-    """`PARTS` of one batch, drawn by the generator and nothing else."""
+) -> dict[str, Float[Tensor, ""]]:
+    """The loss and its parts, unweighted, of one batch, drawn by the generator and nothing else."""
     rows = torch.randint(0, len(pictures), (recipe.batch_size,), generator=rng).sort().values.numpy()
     pixels = _wide(as_input(torch.from_numpy(pictures[rows]).to(device)))
     matrices = torch.from_numpy(to_crop[rows]).to(device)
-    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-        mean, log_variance = (tensor.float() for tensor in model.posterior(pixels))
-        log_variance = log_variance.clamp(-20, 10)
-        jitter = recipe.jitter * torch.rand(len(rows), 1, 1, 1, generator=rng).to(device)
-        spread = torch.exp(log_variance / 2) + jitter * mean.detach().std((0, 2, 3), keepdim=True)
-        latents = mean + spread * torch.randn(mean.shape, generator=rng).to(device)
-        redrawn = model.decode_raw(_wide(latents)).float()
-        ours, theirs = (objectives.placed(whole, matrices) for whole in (redrawn, pixels))
-        seen = features(_wide(ours))
-        with torch.no_grad():
-            wanted = features(_wide(theirs))
-    return torch.stack(
-        [
-            (redrawn - pixels).abs().mean(),
-            (ours - theirs).abs().mean(),
-            objectives.edge_distance(redrawn, pixels),
-            objectives.perceptual_distance(seen, wanted),
-            objectives.kl_divergence(mean, log_variance),
-        ]
+    mean, log_variance = (tensor.float() for tensor in model.posterior(pixels))
+    log_variance = log_variance.clamp(-20, 10)
+    jitter = recipe.jitter * torch.rand(len(rows), 1, 1, 1, generator=rng).to(device)
+    spread = torch.exp(log_variance / 2) + jitter * mean.detach().std((0, 2, 3), keepdim=True)
+    latents = mean + spread * torch.randn(mean.shape, generator=rng).to(device)
+    redrawn = model.decode_raw(_wide(latents)).float()
+    ours, theirs = (objectives.placed(whole, matrices) for whole in (redrawn, pixels))
+    seen = features(_wide(ours))
+    with torch.no_grad():
+        wanted = features(_wide(theirs))
+    parts = {
+        "whole": (redrawn - pixels).abs().mean(),
+        "crop": (ours - theirs).abs().mean(),
+        "edge": objectives.edge_distance(redrawn, pixels),
+        "perceptual": objectives.perceptual_distance(seen, wanted),
+        "kl": objectives.kl_divergence(mean, log_variance),
+    }
+    loss = (
+        parts["whole"]
+        + recipe.crop_weight * parts["crop"]
+        + recipe.edge_weight * parts["edge"]
+        + recipe.perceptual_weight * parts["perceptual"]
+        + recipe.kl_weight * parts["kl"]
     )
+    return {"loss": loss, **parts}
 
 
 def _wide(pixels: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +9,12 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch import distributed as dist
 
 from generation import objectives
 from generation.diffusion import Denoiser, alpha_bars
 from generation.sampling import guided_by, told_guidance
-from generation.train.generator import Batch, Photographs, draw, follow, lr_share, mean_over_processes, others_of
-from generation.train.loop import Checkpoint, Say
+from generation.train.generator import Batch, Others, Photographs, draw
+from generation.train.loop import Averaged, Say, rank_and_ranks
 
 
 @dataclass(frozen=True)
@@ -90,56 +87,20 @@ def distil(
     Raises:
         ValueError: If a loss is not finite, naming the step; if a checkpoint in `folder` belongs to another recipe.
     """
-    ranks, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
     torch.set_num_threads(recipe.threads)
-    model, average = Denoiser(teacher.shape), Denoiser(teacher.shape)
-    for network in (teacher, model, average):
+    model = Denoiser(teacher.shape)
+    model.load_state_dict(teacher.state_dict())
+    for network in (teacher, model):
         network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     teacher.eval().requires_grad_(False)
-    for student in (model, average):
-        student.load_state_dict(teacher.state_dict())
-    average.requires_grad_(False).eval()
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=recipe.peak_lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
-    )
-    checkpoint = Checkpoint(folder / CHECKPOINT, recipe, {"model": model, "average": average, "optimiser": optimiser})
-    first = checkpoint.resume(device)
-    bars, others, loss_of = alpha_bars().to(device), others_of(data), LOSSES[recipe.stage]
-    started, running = time.perf_counter(), 0.0
-    for step in range(first, recipe.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.peak_lr * lr_share(step, recipe)
+    training = Averaged(recipe.stage, model, recipe, folder / CHECKPOINT)
+    bars, others, (rank, ranks) = alpha_bars().to(device), Others(data), rank_and_ranks()
+
+    def losses_of(step: int) -> dict[str, Tensor]:
         batch = draw(data, others, recipe, teacher.shape, step, rank, ranks, device)
-        optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            loss = loss_of(model, average, teacher, batch, recipe, bars)
-        loss.backward()
-        value = mean_over_processes(loss.detach(), ranks)
-        if not math.isfinite(value):
-            raise ValueError(f"expected a finite loss, got {value} at step {step}")
-        _average_gradients(model, ranks)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        follow(average, model, min(recipe.ema_decay, (step + 1) / (step + 10)))
-        running = value if step == first else 0.98 * running + 0.02 * value
-        if rank == 0 and ((step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps):
-            checkpoint.keep(step + 1)
-            rate = (step + 1 - first) * recipe.batch_size / (time.perf_counter() - started)
-            say(f"{recipe.stage}: step {step + 1}/{recipe.steps}, loss {running:.4f}, {rate:.0f} pictures/s")
-        if rank == 0 and look is not None:
-            look(average, step + 1)
-    return average.eval()
+        return {"loss": LOSSES[recipe.stage](model, training.average, teacher, batch, recipe, bars)}
 
-
-def _average_gradients(model: Denoiser, ranks: int) -> None:
-    """Each process has seen its part of the batch; torch's own wrapper wants one pass of one network in a loss."""
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    if ranks > 1:
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
-        parts = (flat / ranks).split([gradient.numel() for gradient in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
+    return training.run(losses_of, say, look)
 
 
 def _guidance(batch: Batch, recipe: DistilRecipe) -> Float[Tensor, "b 2"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
-from torch import Tensor, nn
-from torch import distributed as dist
+from torch import Tensor
 
 from generation import objectives
 from generation.diffusion import PREDICTIONS, Denoiser, DenoiserShape, alpha_bars
-from generation.train.loop import Checkpoint, Say, rng_of_step
+from generation.train.loop import Averaged, Say, rank_and_ranks, rng_of_step
 
 TIMES = 1000  # of the noise schedule
 IDENTITY_TERMS = ("none", "cosine", "triplet")
@@ -176,47 +174,24 @@ def train_generator(
         ValueError: If the loss is not finite, naming the step; if a checkpoint in `folder` belongs to another recipe;
             if the data do not fit the shape or the recipe.
     """
-    ranks, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
-    _check(data, shape, recipe, ranks, mirror)
+    _check(data, shape, recipe, mirror)
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
-    model, average = _networks(shape, device, start)
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=recipe.peak_lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
-    )
-    checkpoint = Checkpoint(folder / CHECKPOINT, recipe, {"model": model, "average": average, "optimiser": optimiser})
-    first = checkpoint.resume(device)
-    loss_of: nn.Module = _Loss(model, None if recipe.identity_term == "none" else mirror)
-    if ranks > 1:  # `push`, which only distillation teaches, has no gradient
-        loss_of = nn.parallel.DistributedDataParallel(loss_of, find_unused_parameters=True)
-    bars, others = alpha_bars(recipe.prediction).to(device), others_of(data)
-    model.train()
-    started, running = time.perf_counter(), 0.0
-    for step in range(first, recipe.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.peak_lr * lr_share(step, recipe)
+    model = Denoiser(shape)
+    if start is not None:
+        model.load_state_dict(torch.load(start, weights_only=True, map_location="cpu")["average"])
+    model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    bars, others, (rank, ranks) = alpha_bars(recipe.prediction).to(device), Others(data), rank_and_ranks()
+    seen_by = None if recipe.identity_term == "none" else mirror
+
+    def losses_of(step: int) -> dict[str, Tensor]:
         batch = draw(data, others, recipe, shape, step, rank, ranks, device)
-        optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            loss = loss_of(batch, recipe, bars)
-        loss.backward()
-        value = mean_over_processes(loss.detach(), ranks)
-        if not np.isfinite(value):
-            raise ValueError(f"expected a finite loss, got {value} at step {step}")
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        follow(average, model, min(recipe.ema_decay, (step + 1) / (step + 10)))
-        running = value if step == first else 0.98 * running + 0.02 * value
-        if rank == 0 and ((step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps):
-            checkpoint.keep(step + 1)
-            rate = (step + 1 - first) * recipe.batch_size / (time.perf_counter() - started)
-            say(f"generator: step {step + 1}/{recipe.steps}, loss {running:.4f}, {rate:.0f} pictures/s")
-        if rank == 0 and look is not None:
-            look(average, step + 1)
-    return average
+        return {"loss": _loss(model, seen_by, batch, recipe, bars)}
+
+    return Averaged("generator", model, recipe, folder / CHECKPOINT).run(losses_of, say, look)
 
 
-def _check(data: Photographs, shape: DenoiserShape, recipe: GeneratorRecipe, ranks: int, mirror: Mirror | None) -> None:
+def _check(data: Photographs, shape: DenoiserShape, recipe: GeneratorRecipe, mirror: Mirror | None) -> None:
     wanted = {
         "latents": (len(data.labels), shape.latent_channels, shape.latent_size, shape.latent_size),
         "vectors": (len(data.labels), shape.identity_dimensions),
@@ -225,53 +200,10 @@ def _check(data: Photographs, shape: DenoiserShape, recipe: GeneratorRecipe, ran
     for name, expected in wanted.items():
         if getattr(data, name).shape != expected:
             raise ValueError(f"{name}: expected shape {expected}, got {getattr(data, name).shape}")
-    if recipe.batch_size % ranks:
-        raise ValueError(f"batch_size: expected a multiple of the {ranks} processes, got {recipe.batch_size}")
     if recipe.identity_term != "none" and (mirror is None or data.to_crop is None):
         raise ValueError(f"identity_term: expected a mirror and to_crop for {recipe.identity_term!r}, got none")
     if recipe.identity_term == "triplet" and len(np.unique(data.labels)) < 2:
         raise ValueError("identity_term: expected pictures of at least 2 people for 'triplet', got 1")
-
-
-def _networks(shape: DenoiserShape, device: str, start: Path | None) -> tuple[Denoiser, Denoiser]:
-    """The model and its average, alike."""
-    model, average = Denoiser(shape), Denoiser(shape)
-    if start is not None:
-        model.load_state_dict(torch.load(start, weights_only=True, map_location="cpu")["average"])
-    average.load_state_dict(model.state_dict())
-    average.requires_grad_(False).eval()
-    return model.to(device).to(memory_format=torch.channels_last), average.to(device)  # type: ignore[call-overload]
-
-
-def mean_over_processes(loss: Float[Tensor, ""], ranks: int) -> float:
-    """Of the whole batch: so that all processes stop where one of them must."""
-    if ranks > 1:
-        dist.all_reduce(loss)
-    return loss.item() / ranks
-
-
-@torch.no_grad()
-def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """average <- decay * average + (1 - decay) * model."""
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-
-
-@runtime_checkable
-class Warms(Protocol):
-    """A recipe with a warm-up."""
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def warmup_steps(self) -> int: ...
-
-
-def lr_share(step: int, recipe: Warms) -> float:
-    """Share of the peak learning rate: a linear rise, then a cosine down to a twentieth."""
-    if step < recipe.warmup_steps:
-        return (step + 1) / recipe.warmup_steps
-    done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    return 0.05 + 0.95 * 0.5 * (1 + float(np.cos(np.pi * done)))
 
 
 class Others:
@@ -297,10 +229,6 @@ class Others:
         picked += (own >= 0) & (picked >= own)
         there = count > 0
         return np.where(there, self._rows[np.where(there, picked, 0)] if len(self._rows) else rows, rows)
-
-
-def others_of(data: Photographs) -> Others:
-    return Others(data)
 
 
 @dataclass(eq=False)
@@ -408,29 +336,25 @@ def _sent(tensor: Tensor, device: str) -> Tensor:
     return tensor.to(device)
 
 
-class _Loss(nn.Module):
-    """The model's loss as a module, as DistributedDataParallel wants it."""
-
-    def __init__(self, model: Denoiser, mirror: Mirror | None) -> None:
-        super().__init__()
-        self.model, self.mirror = model, mirror
-
-    def forward(self, batch: Batch, recipe: GeneratorRecipe, bars: Float[Tensor, " t"]) -> Float[Tensor, ""]:
-        bar = bars[batch.timesteps]
-        noisy = objectives.noised(batch.latents, batch.noise, bar)
-        context = objectives.with_identity_open(self.model.context(batch.vectors), self.model.nobody, batch.someone)
-        context = objectives.partially_dropped(context, batch.kept, recipe.partial_dropout)
-        condition = self.model.condition(context, batch.attributes, batch.asked)
-        predicted = self.model(noisy.contiguous(memory_format=torch.channels_last), batch.timesteps, condition)
-        wanted = objectives.target(recipe.prediction, batch.latents, batch.noise, bar)
-        weight = torch.ones_like(bar)
-        if recipe.min_snr_gamma:
-            weight = objectives.min_snr_weight(recipe.prediction, bar, recipe.min_snr_gamma)
-        loss = objectives.denoising_loss(predicted, wanted, weight)
-        if self.mirror is None:
-            return loss
-        clean = objectives.clean_estimate(recipe.prediction, predicted.float(), noisy, bar)
-        return loss + recipe.identity_weight * _identity_term(self.mirror, clean, batch, recipe)
+def _loss(
+    model: Denoiser, mirror: Mirror | None, batch: Batch, recipe: GeneratorRecipe, bars: Float[Tensor, " t"]
+) -> Float[Tensor, ""]:
+    """Of the prediction and, where there is a mirror to look with, of who is seen in the picture it implies."""
+    bar = bars[batch.timesteps]
+    noisy = objectives.noised(batch.latents, batch.noise, bar)
+    context = objectives.with_identity_open(model.context(batch.vectors), model.nobody, batch.someone)
+    context = objectives.partially_dropped(context, batch.kept, recipe.partial_dropout)
+    condition = model.condition(context, batch.attributes, batch.asked)
+    predicted = model(noisy.contiguous(memory_format=torch.channels_last), batch.timesteps, condition)
+    wanted = objectives.target(recipe.prediction, batch.latents, batch.noise, bar)
+    weight = torch.ones_like(bar)
+    if recipe.min_snr_gamma:
+        weight = objectives.min_snr_weight(recipe.prediction, bar, recipe.min_snr_gamma)
+    loss = objectives.denoising_loss(predicted, wanted, weight)
+    if mirror is None:
+        return loss
+    clean = objectives.clean_estimate(recipe.prediction, predicted.float(), noisy, bar)
+    return loss + recipe.identity_weight * _identity_term(mirror, clean, batch, recipe)
 
 
 def _identity_term(

@@ -12,11 +12,10 @@ from generation.diffusion import Denoiser, alpha_bars
 from generation.train.generator import (
     GeneratorRecipe,
     Mirror,
+    Others,
     Photographs,
     _of_another_person,
     draw,
-    lr_share,
-    others_of,
     train_generator,
 )
 from tests.generation.small import NARROW
@@ -64,7 +63,7 @@ def stop(line):
 
 
 def drawn(recipe=RECIPE, step=0, rank=0, ranks=1):
-    return draw(DATA, others_of(DATA), recipe, NARROW, step, rank, ranks, "cpu")
+    return draw(DATA, Others(DATA), recipe, NARROW, step, rank, ranks, "cpu")
 
 
 def test_training_that_was_stopped_goes_on_to_the_same_weights(tmp_path):
@@ -154,7 +153,7 @@ def test_shares_of_what_is_left_open_are_those_of_the_recipe():
 
 
 def test_a_source_is_another_usable_picture_of_the_person_wherever_there_is_one():
-    others, usable = others_of(DATA), set(DATA.sources.tolist())
+    others, usable = Others(DATA), set(DATA.sources.tolist())
     seen = {row: set() for row in range(len(DATA.labels))}
     for chance in np.linspace(0, 0.999, 12):
         for row, source in enumerate(others.of(np.arange(len(DATA.labels)), np.full(len(DATA.labels), chance))):
@@ -179,15 +178,6 @@ def test_a_stranger_is_somebody_else_of_the_batch():
     labels = np.array([3, 3, 5, 3, 5])
     assert _of_another_person(labels).tolist() == [2, 2, 3, 4, 0]
     assert _of_another_person(np.array([1, 1])).tolist() == [0, 1]
-
-
-def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_twentieth():
-    recipe = dataclasses.replace(RECIPE, steps=100, warmup_steps=10)
-    shares = [lr_share(step, recipe) for step in range(100)]
-    assert shares[0] == 0.1
-    assert shares[9] == shares[10] == 1.0
-    assert np.all(np.diff(shares[10:]) < 0)
-    assert shares[-1] == pytest.approx(0.05, abs=1e-3)
 
 
 SEES = torch.randn(3 * 4 * 4, 8, generator=torch.Generator().manual_seed(4))
