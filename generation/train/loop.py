@@ -159,16 +159,19 @@ class Averaged(Generic[Model]):
         recipe: With `steps`, `batch_size` (of all processes together), `peak_lr`, `warmup_steps`, `weight_decay`,
             `ema_decay`, `precision` ("bf16" for autocast) and `checkpoint_every`.
         path: Of the checkpoint.
+        others: What else the losses change, kept with the model by these names.
     """
 
-    def __init__(self, name: str, model: Model, recipe: Any, path: Path) -> None:
+    def __init__(
+        self, name: str, model: Model, recipe: Any, path: Path, others: Mapping[str, Stateful] | None = None
+    ) -> None:
         self.name, self.model, self.recipe = name, model, recipe
         self.average = copy.deepcopy(model).requires_grad_(False).eval()
         self.optimiser = torch.optim.AdamW(
             model.parameters(), lr=recipe.peak_lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True
         )
         parts: dict[str, Stateful] = {"model": model, "average": self.average, "optimiser": self.optimiser}
-        self.checkpoint = Checkpoint(path, recipe, parts)
+        self.checkpoint = Checkpoint(path, recipe, parts | dict(others or {}))
 
     def run(self, losses_of: Losses, say: Say = print, look: Callable[[Model, int], None] | None = None) -> Model:
         """Takes the steps that are missing. Returns the average, in eval mode.

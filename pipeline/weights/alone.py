@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from torch import distributed as dist
 
 from generation.train.autoencoder import AutoencoderRecipe
+from generation.train.decoder import DecoderRecipe
 from generation.train.distil import DistilRecipe
 from generation.train.generator import GeneratorRecipe, Mirror
 from pipeline.progress import say
@@ -84,6 +85,7 @@ def order_of(made: Path) -> GeneratorOrder:
         "autoencoder": AutoencoderRecipe(**autoencoder),
         "denoiser": GeneratorRecipe(**told["denoiser"]),
         "student": DistilRecipe(**told["student"] | ranges),
+        "decoder": DecoderRecipe(**told["decoder"]),
     }
     return GeneratorOrder(**told | nested)
 

@@ -1,4 +1,4 @@
-"""The bundled generator, from renders of its own people to one file: autoencoder, latents, denoiser, population.
+"""The bundled generator, from renders of its own people to one file: autoencoder, latents, denoiser, student, decoder.
 
 Everything is in `generator/` of the work folder; what is there is not made again.
 """
@@ -19,6 +19,7 @@ from generation import diffusion
 from generation.diffusion import Autoencoder, Control, DenoiserShape, FaceDiffusion
 from generation.train.autoencoder import CHECKPOINT as AUTOENCODER
 from generation.train.autoencoder import cache_latents, read_latents, train_autoencoder
+from generation.train.decoder import train_decoder
 from generation.train.distil import distil
 from generation.train.generator import GeneratorRecipe, Mirror, Photographs, train_generator
 from generation.world import ATTRIBUTES, CONTROLS
@@ -94,7 +95,20 @@ def _make(work: Path, recipe: WeightsRecipe, device: str) -> None:
     teacher = diffusion.load(folder / TEACHER)
     student = distil(photographs_of(folder, order), teacher.denoiser, order.student, folder, say, device=device)
     taught = diffusion.Taught(order.student.guidance_identity, order.student.guidance_attributes)
-    diffusion.save(replace(teacher, denoiser=student, taught=taught), folder / WEIGHTS)
+    sharper = train_decoder(
+        photographs_of(folder, order),
+        renders.pictures[:seen],
+        autoencoder,
+        student,
+        order.decoder,
+        folder,
+        partial(features_of, network),
+        order.denoiser.prediction,
+        taught,
+        say,
+        device,
+    )
+    diffusion.save(replace(teacher, autoencoder=sharper, denoiser=student, taught=taught), folder / WEIGHTS)
 
 
 def train_denoiser(

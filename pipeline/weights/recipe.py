@@ -7,6 +7,7 @@ from typing import Any
 
 from generation.train import DetectorRecipe
 from generation.train.autoencoder import AutoencoderRecipe
+from generation.train.decoder import DecoderRecipe
 from generation.train.distil import DistilRecipe
 from generation.train.generator import GeneratorRecipe
 from pipeline.weights.regressor import RegressorOrder
@@ -62,6 +63,7 @@ class GeneratorOrder:
         autoencoder: How the autoencoder is trained.
         denoiser: How the denoiser is trained.
         student: How its guidance is put into one pass.
+        decoder: How the decoder is trained again, on what the student leaves.
     Raises:
         ValueError: If a number is out of range.
     """
@@ -73,6 +75,7 @@ class GeneratorOrder:
     autoencoder: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
     denoiser: GeneratorRecipe = field(default_factory=GeneratorRecipe)
     student: DistilRecipe = field(default_factory=DistilRecipe)
+    decoder: DecoderRecipe = field(default_factory=DecoderRecipe)
 
     def __post_init__(self) -> None:
         if self.people < BLOCK or self.people % BLOCK:

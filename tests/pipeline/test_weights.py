@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from generation import diffusion
 from generation.train import DetectorRecipe
 from generation.train.autoencoder import AutoencoderRecipe
+from generation.train.decoder import DecoderRecipe
 from generation.train.distil import DistilRecipe
 from generation.train.generator import GeneratorRecipe
 from generation.train.regressor import RegressorRecipe
@@ -54,6 +55,7 @@ SMALL = dataclasses.replace(
         autoencoder=AutoencoderRecipe(steps=2, batch_size=2, widths=(16, 16, 16), precision="fp32", threads=1),
         denoiser=GeneratorRecipe(steps=2, batch_size=4, precision="fp32", threads=1),
         student=DistilRecipe(steps=2, batch_size=4, precision="fp32", threads=1),
+        decoder=DecoderRecipe(steps=2, batch_size=4, critic_from=1, precision="fp32", threads=1),
     ),
 )
 
