@@ -12,7 +12,7 @@ from torch import Tensor
 
 from generation import objectives
 from generation.diffusion import PREDICTIONS, Condition, Denoiser, alpha_bars
-from generation.sampling import guided_by, told_guidance
+from generation.sampling import LCM_STEPS, guided_by, told_guidance
 from generation.train.generator import TIMES, Batch, Others, Photographs, check_draws, draw
 from generation.train.loop import Averaged, Say, rank_and_ranks
 from generation.train.recipe import check_steps, one_of, within
@@ -28,7 +28,8 @@ class DistilRecipe:
             to its end (Luo et al., 2023, LCM, equation 14, https://arxiv.org/abs/2310.04378); its teacher is guided.
         guidance_identity: Lowest and highest guidance of identity that the student is taught.
         guidance_attributes: The same of attributes.
-        segments: Consistency: of a trajectory, a divisor of 1000; the teacher leads down each in one DDIM step.
+        segments: Consistency: of a trajectory, a divisor of 1000; the teacher leads down each in one DDIM step. "lcm"
+            samples at times of `LCM_STEPS` segments.
         huber: Consistency: where the pseudo-Huber loss goes from square to straight.
     Raises:
         ValueError: If a value is out of range or unknown.
@@ -42,7 +43,7 @@ class DistilRecipe:
     prediction: str = "v"
     guidance_identity: tuple[float, float] = (1.0, 4.0)
     guidance_attributes: tuple[float, float] = (1.0, 3.0)
-    segments: int = 25
+    segments: int = LCM_STEPS
     huber: float = 0.03
     partial_dropout: float = 0.0
     identity_open: float = 0.05

@@ -7,7 +7,7 @@ from diffusers import DDIMScheduler
 
 from generation import objectives
 from generation.diffusion import Denoiser, alpha_bars, noise_schedule
-from generation.sampling import Guidance, guided_by, noise_of, sample
+from generation.sampling import SCHEDULERS, Guidance, guided_by, noise_of, sample
 from generation.train.distil import (
     LOSSES,
     STAGES,
@@ -23,9 +23,7 @@ from tests.generation.small import NARROW, denoiser
 from tests.generation.train.small import DATA, StopError, quiet, stop
 from tests.generation.train.two_processes import in_two_processes
 
-RECIPE = DistilRecipe(
-    steps=6, batch_size=4, warmup_steps=2, segments=50, precision="fp32", threads=1, checkpoint_every=3
-)
+RECIPE = DistilRecipe(steps=6, batch_size=4, warmup_steps=2, precision="fp32", threads=1, checkpoint_every=3)
 PLAIN = dataclasses.replace(RECIPE, guidance_identity=(1.0, 1.0), guidance_attributes=(1.0, 1.0))
 
 
@@ -169,6 +167,16 @@ def test_consistency_ends_at_the_clean_estimate_of_the_teacher_whatever_the_aver
     for seed in (2, 3):
         loss = loss_of("consistency", model, student_of(denoiser(NARROW, seed)), guided, batch)
         assert loss == pytest.approx(expected, rel=1e-4)
+
+
+def test_lcm_samples_at_times_that_a_consistency_model_was_taught_at():
+    guided, model, taught = denoiser(NARROW), student_of(denoiser(NARROW)), set()
+    model.register_forward_pre_hook(lambda _, inputs: taught.update(inputs[1].tolist()))
+    loss_of("consistency", model, denoiser(NARROW), guided, drawn(dataclasses.replace(RECIPE, batch_size=50)))
+    for steps in (1, 2, 4, 8, 50):
+        plan = SCHEDULERS["lcm"](**noise_schedule())
+        plan.set_timesteps(steps)
+        assert set(plan.timesteps.tolist()) <= taught
 
 
 @pytest.mark.parametrize("stage", STAGES)
