@@ -10,26 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from generation.layers import Residual, conv
+
 SIZE_PX = 112
 LANDMARKS = 5
 _REACH = (
     1.5  # half-frames from the centre that the heatmap's coordinates reach: landmarks outside the frame have a place
 )
-
-
-def _conv(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
-    conv = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True))
-
-
-class _Residual(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = _conv(channels, channels)
-        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(x + self.second(self.first(x)))
 
 
 class Detector(nn.Module):
@@ -45,12 +32,12 @@ class Detector(nn.Module):
             nn.Conv2d(3, 16, 5, 4, 2, bias=False),  # 28x28
             nn.BatchNorm2d(16),
             nn.ReLU(inplace=True),
-            _conv(16, 32),
-            _conv(32, width, stride=2),  # 14x14
-            _Residual(width),
-            _Residual(width),
+            conv(16, 32),
+            conv(32, width, stride=2),  # 14x14
+            Residual(width),
+            Residual(width),
         )
-        self.context = nn.Sequential(_conv(width, width, stride=2), _Residual(width))  # 7x7: sees the whole head
+        self.context = nn.Sequential(conv(width, width, stride=2), Residual(width))  # 7x7: sees the whole head
         self.heatmaps = nn.Conv2d(2 * width, LANDMARKS, 1)
         self.found = nn.Linear(2 * width, 1)
         ticks = (torch.arange(14) - 6.5) / 7 * _REACH * SIZE_PX / 2 + (SIZE_PX - 1) / 2

@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from generation.layers import Residual, conv
+
 SIZE_PX = 112
 CLOSE_UP_OF_PX = 140  # side of the render that a close-up is cut from
 CLOSE_UP_TOP, CLOSE_UP_LEFT = 18, 14
@@ -51,21 +53,6 @@ def closer(pictures: UInt8[np.ndarray, "b 140 140 3"]) -> UInt8[np.ndarray, "b 1
     return np.ascontiguousarray(pictures[:, rows, columns])
 
 
-def _conv(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
-    conv = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True))
-
-
-class _Residual(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = _conv(channels, channels)
-        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(x + self.second(self.first(x)))
-
-
 EYES = slice(28, 66), slice(18, 94)  # rows and columns of an aligned crop
 MOUTH = slice(74, 112), slice(26, 86)
 
@@ -78,11 +65,11 @@ class _Detail(nn.Module):
         self.window = window
         rows, columns = (-(-(span.stop - span.start) // 4) for span in window)  # halved twice
         self.trunk = nn.Sequential(
-            _conv(3, 16),
-            _conv(16, 32, stride=2),
-            _Residual(32),
-            _conv(32, 64, stride=2),
-            _conv(64, 64),
+            conv(3, 16),
+            conv(16, 32, stride=2),
+            Residual(32),
+            conv(32, 64, stride=2),
+            conv(64, 64),
             nn.Conv2d(64, 16, 1),
             nn.Flatten(),
             nn.Linear(16 * rows * columns, 64),
@@ -115,11 +102,11 @@ class Regressor(nn.Module):
             nn.Conv2d(3, 24, 5, 4, 2, bias=False),  # 28x28
             nn.BatchNorm2d(24),
             nn.ReLU(inplace=True),
-            _conv(24, 32),
-            _conv(32, 64, stride=2),  # 14x14
-            _Residual(64),
-            _conv(64, 128, stride=2),  # 7x7: sees the whole head
-            _Residual(128),
+            conv(24, 32),
+            conv(32, 64, stride=2),  # 14x14
+            Residual(64),
+            conv(64, 128, stride=2),  # 7x7: sees the whole head
+            Residual(128),
         )
         self.places = nn.Conv2d(128, 16, 1)  # where things are is what pose and light are about: not averaged
         self.eyes, self.mouth = _Detail(EYES), _Detail(MOUTH)

@@ -16,6 +16,7 @@ from generation import objectives
 from generation.diffusion import Autoencoder, AutoencoderShape
 from generation.pixels import as_input
 from generation.train.loop import Averaged, Say, rng_of_step
+from generation.train.recipe import at_least, check_steps, within
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,16 @@ class AutoencoderRecipe:
     checkpoint_every: int = 200
 
     def __post_init__(self) -> None:
-        if self.precision not in ("bf16", "fp32"):
-            raise ValueError(f"precision: expected one of bf16, fp32, got {self.precision!r}")
-        for name in ("steps", "batch_size", "latent_channels", "threads", "checkpoint_every"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("warmup_steps", "crop_weight", "edge_weight", "perceptual_weight", "kl_weight", "jitter", "seed"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
-        if not self.peak_lr > 0 or not 0 <= self.ema_decay < 1:
-            raise ValueError(
-                f"peak_lr, ema_decay: expected more than 0, and 0 to less than 1, got {self.peak_lr}, {self.ema_decay}"
-            )
+        check_steps(self)
+        at_least(self, 1, "latent_channels")
+        at_least(self, 0, "crop_weight", "edge_weight", "perceptual_weight", "kl_weight", "jitter")
+        # Channels are normalised in 16 groups; three levels leave 14 of 112 pixels.
+        within(
+            self,
+            "3 positive multiples of 16",
+            lambda widths: len(widths) == 3 and min(widths) > 0 and not any(width % 16 for width in widths),
+            "widths",
+        )
 
     @property
     def shape(self) -> AutoencoderShape:

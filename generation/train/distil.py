@@ -11,10 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from generation import objectives
-from generation.diffusion import Denoiser, alpha_bars
-from generation.sampling import guided_by, told_guidance
-from generation.train.generator import Batch, Others, Photographs, draw
+from generation.diffusion import PREDICTIONS, Condition, Denoiser, alpha_bars
+from generation.sampling import LCM_STEPS, guided_by, told_guidance
+from generation.train.generator import TIMES, Batch, Others, Photographs, check_draws, draw
 from generation.train.loop import Averaged, Say, rank_and_ranks
+from generation.train.recipe import check_steps, one_of, within
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class DistilRecipe:
             to its end (Luo et al., 2023, LCM, equation 14, https://arxiv.org/abs/2310.04378); its teacher is guided.
         guidance_identity: Lowest and highest guidance of identity that the student is taught.
         guidance_attributes: The same of attributes.
-        segments: Consistency: points of a trajectory; the teacher leads from each to the next in one DDIM step.
+        segments: Consistency: of a trajectory, a divisor of 1000; the teacher leads down each in one DDIM step. "lcm"
+            samples at times of `LCM_STEPS` segments.
         huber: Consistency: where the pseudo-Huber loss goes from square to straight.
     Raises:
         ValueError: If a value is out of range or unknown.
@@ -41,7 +43,7 @@ class DistilRecipe:
     prediction: str = "v"
     guidance_identity: tuple[float, float] = (1.0, 4.0)
     guidance_attributes: tuple[float, float] = (1.0, 3.0)
-    segments: int = 25
+    segments: int = LCM_STEPS
     huber: float = 0.03
     partial_dropout: float = 0.0
     identity_open: float = 0.05
@@ -56,15 +58,14 @@ class DistilRecipe:
     checkpoint_every: int = 250
 
     def __post_init__(self) -> None:
-        if self.stage not in STAGES:
-            raise ValueError(f"stage: expected one of {', '.join(STAGES)}, got {self.stage!r}")
-        for name in ("guidance_identity", "guidance_attributes"):
-            low, high = getattr(self, name)
-            if not 0 <= low <= high:
-                raise ValueError(f"{name}: expected 0 <= lowest <= highest, got {low}, {high}")
-        for name in ("steps", "batch_size", "segments", "threads", "checkpoint_every"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        check_steps(self)
+        check_draws(self)
+        one_of(self, STAGES, "stage")
+        one_of(self, PREDICTIONS, "prediction")
+        ranges = "guidance_identity", "guidance_attributes"
+        within(self, "0 <= lowest <= highest", lambda bounds: len(bounds) == 2 and 0 <= bounds[0] <= bounds[1], *ranges)
+        within(self, f"a divisor of {TIMES}", lambda count: count >= 1 and TIMES % count == 0, "segments")
+        within(self, "more than 0", lambda huber: huber > 0, "huber")
 
 
 STAGES = ("guidance", "consistency")
@@ -85,7 +86,8 @@ def distil(
     Where torch.distributed is initialised, every process takes its part of every batch, and the first keeps and says.
 
     Raises:
-        ValueError: If a loss is not finite, naming the step; if a checkpoint in `folder` belongs to another recipe.
+        ValueError: If a loss is not finite, naming the step; if a checkpoint in `folder` belongs to another recipe; if
+            the processes cannot share a batch evenly.
     """
     torch.set_num_threads(recipe.threads)
     model = Denoiser(teacher.shape)
@@ -94,7 +96,7 @@ def distil(
         network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     teacher.eval().requires_grad_(False)
     training = Averaged(recipe.stage, model, recipe, folder / CHECKPOINT)
-    bars, others, (rank, ranks) = alpha_bars().to(device), Others(data), rank_and_ranks()
+    bars, others, (rank, ranks) = alpha_bars(recipe.prediction).to(device), Others(data), rank_and_ranks()
 
     def losses_of(step: int) -> dict[str, Tensor]:
         batch = draw(data, others, recipe, teacher.shape, step, rank, ranks, device)
@@ -126,32 +128,39 @@ def _consistency_loss(
     model: Denoiser, average: Denoiser, teacher: Denoiser, batch: Batch, recipe: DistilRecipe, bars: Float[Tensor, " t"]
 ) -> Float[Tensor, ""]:
     """The teacher, taught guidance, leads one DDIM step down; what the average makes of that place is the aim."""
-    guidance = _guidance(batch, recipe)
-    stride = 1000 // recipe.segments
+    kind, guidance = recipe.prediction, _guidance(batch, recipe)
+    stride = TIMES // recipe.segments
     times = (batch.timesteps // stride + 1) * stride - 1  # the last time of its segment: 999 is the first of sampling
     before = times - stride  # -1 is the end: no noise
-    bar = bars[times]
-    bar_before = torch.where(before >= 0, bars[before.clamp(min=0)], torch.ones_like(bar))
+    bar, bar_before = bars[times], torch.where(before >= 0, bars[before.clamp(min=0)], 1.0)
     noisy = objectives.noised(batch.latents, batch.noise, bar).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
-        told = _told(teacher, batch, guidance)
-        said = teacher(noisy, times, told).float()
-        clean = objectives.clean_estimate(recipe.prediction, said, noisy, bar)
-        noise = objectives.noise_estimate(recipe.prediction, said, noisy, bar)
-        nearer = objectives.noised(clean, noise, bar_before).contiguous(memory_format=torch.channels_last)
+        said = teacher(noisy, times, _told(teacher, batch, guidance)).float()
+        nearer = _ddim_step(kind, said, noisy, bar, bar_before).contiguous(memory_format=torch.channels_last)
         said = average(nearer, before.clamp(min=0), _told(average, batch, guidance)).float()
-        aim = objectives.clean_estimate(recipe.prediction, said, nearer, bar_before)
-        aim = torch.where((before >= 0)[:, None, None, None], aim, clean)
-    ours = objectives.clean_estimate(
-        recipe.prediction, model(noisy, times, _told(model, batch, guidance)).float(), noisy, bar
-    )
-    return ((ours - aim).square() + recipe.huber**2).sqrt().mean() - recipe.huber
+        # At the end the aim is where the teacher led: the estimate from no noise is the place itself, whatever is said.
+        aim = objectives.clean_estimate(kind, said, nearer, bar_before)
+    said = model(noisy, times, _told(model, batch, guidance)).float()
+    gap = objectives.clean_estimate(kind, said, noisy, bar) - aim
+    return (gap.square() + recipe.huber**2).sqrt().mean() - recipe.huber
+
+
+def _ddim_step(
+    kind: str,
+    said: Float[Tensor, "b c h w"],
+    noisy: Float[Tensor, "b c h w"],
+    bar: Float[Tensor, " b"],
+    bar_before: Float[Tensor, " b"],
+) -> Float[Tensor, "b c h w"]:
+    """From one time to an earlier one (Song et al., 2021, equation 12, eta 0); with bar_before 1, to x0."""
+    clean = objectives.clean_estimate(kind, said, noisy, bar)
+    return objectives.noised(clean, objectives.noise_estimate(kind, said, noisy, bar), bar_before)
 
 
 LOSSES = dict(zip(STAGES, (_guidance_loss, _consistency_loss), strict=True))
 
 
-def _told(model: Denoiser, batch: Batch, guidance: Float[Tensor, "b 2"]) -> object:
+def _told(model: Denoiser, batch: Batch, guidance: Float[Tensor, "b 2"]) -> Condition:
     context = objectives.with_identity_open(model.context(batch.vectors), model.nobody, batch.someone)
     return model.condition(context, batch.attributes, batch.asked, guidance)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from generation import objectives
 from generation.diffusion import PREDICTIONS, Denoiser, DenoiserShape, alpha_bars
 from generation.train.loop import Averaged, Say, rank_and_ranks, rng_of_step
+from generation.train.recipe import at_least, check_steps, one_of, within
 
 TIMES = 1000  # of the noise schedule
 IDENTITY_TERMS = ("none", "cosine", "triplet")
@@ -114,37 +115,13 @@ class GeneratorRecipe:
     identity_power: float = 0.0
 
     def __post_init__(self) -> None:
-        _one_of("prediction", self.prediction, tuple(PREDICTIONS))
-        _one_of("precision", self.precision, ("bf16", "fp32"))
-        _one_of("identity_term", self.identity_term, IDENTITY_TERMS)
-        for name in ("steps", "batch_size", "threads", "checkpoint_every"):
-            _within(name, getattr(self, name), "at least 1", getattr(self, name) >= 1)
-        for name in ("warmup_steps", "min_snr_gamma", "weight_decay", "seed", "identity_weight"):
-            _within(name, getattr(self, name), "at least 0", getattr(self, name) >= 0)
-        for name in ("identity_open", "attributes_open", "cross_pairs"):
-            _within(name, getattr(self, name), "0 to 1", 0 <= getattr(self, name) <= 1)
-        for name in ("partial_dropout", "ema_decay"):
-            _within(name, getattr(self, name), "0 to less than 1", 0 <= getattr(self, name) < 1)
-        _within("peak_lr", self.peak_lr, "more than 0", self.peak_lr > 0)
-        _within("attribute_open", self.attribute_open, "0 to 0.5", 0 <= self.attribute_open <= 0.5)
-        _within("identity_below", self.identity_below, "more than 0, at most 1", 0 < self.identity_below <= 1)
-        _within(
-            "identity_above",
-            self.identity_above,
-            "0 to less than identity_below",
-            0 <= self.identity_above < self.identity_below,
-        )
-        _within("identity_power", self.identity_power, "at least 0", self.identity_power >= 0)
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
-
-
-def _within(name: str, value: float, expected: str, fits: bool) -> None:
-    if not fits:  # NaN fits nowhere
-        raise ValueError(f"{name}: expected {expected}, got {value}")
+        check_steps(self)
+        check_draws(self)
+        one_of(self, PREDICTIONS, "prediction")
+        one_of(self, IDENTITY_TERMS, "identity_term")
+        at_least(self, 0, "min_snr_gamma", "identity_weight", "identity_power")
+        within(self, "more than 0, at most 1", lambda share: 0 < share <= 1, "identity_below")
+        within(self, "0 to less than identity_below", lambda share: 0 <= share < self.identity_below, "identity_above")
 
 
 CHECKPOINT = "denoiser.pt"
@@ -172,7 +149,7 @@ def train_generator(
         mirror: What an identity term looks with.
     Raises:
         ValueError: If the loss is not finite, naming the step; if a checkpoint in `folder` belongs to another recipe;
-            if the data do not fit the shape or the recipe.
+            if the data do not fit the shape or the recipe; if the processes cannot share a batch evenly.
     """
     _check(data, shape, recipe, mirror)
     torch.set_num_threads(recipe.threads)
@@ -274,6 +251,13 @@ class Draws(Protocol):
     def cross_pairs(self) -> float: ...
     @property
     def seed(self) -> int: ...
+
+
+def check_draws(recipe: Draws) -> None:
+    """Raises ValueError for the first share that is none."""
+    within(recipe, "0 to 1", lambda share: 0 <= share <= 1, "identity_open", "attributes_open", "cross_pairs")
+    within(recipe, "0 to less than 1", lambda share: 0 <= share < 1, "partial_dropout")
+    within(recipe, "0 to 0.5", lambda share: 0 <= share <= 0.5, "attribute_open")
 
 
 def draw(

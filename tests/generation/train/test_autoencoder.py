@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from generation.train.autoencoder import AutoencoderRecipe, cache_latents, read_latents, train_autoencoder
+from tests.generation.train.small import StopError, quiet, stop
 
 RECIPE = AutoencoderRecipe(
     steps=4, batch_size=2, warmup_steps=1, widths=(16, 16, 16), threads=1, precision="fp32", checkpoint_every=2
@@ -21,18 +22,6 @@ def renders():
 
 def features(crops):
     return [F.avg_pool2d(crops, 4), F.avg_pool2d(crops, 16)]
-
-
-def quiet(_):
-    pass
-
-
-class StopError(Exception):
-    pass
-
-
-def stop(line):
-    raise StopError(line)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +73,10 @@ def test_latents_are_cached_with_the_statistics_that_made_them(renders, whole, t
         ({"steps": 0}, "steps: expected at least 1, got 0"),
         ({"kl_weight": -1.0}, "kl_weight: expected at least 0"),
         ({"precision": "fp16"}, "precision: expected one of bf16, fp32"),
-        ({"ema_decay": 1.0}, "ema_decay: expected more than 0, and 0 to less than 1, got 0.001, 1.0"),
+        ({"ema_decay": 1.0}, "ema_decay: expected 0 to less than 1, got 1.0"),
+        ({"peak_lr": 0.0}, "peak_lr: expected more than 0, got 0.0"),
+        ({"weight_decay": -1.0}, "weight_decay: expected at least 0, got -1.0"),
+        ({"widths": (16, 24, 32)}, r"widths: expected 3 positive multiples of 16, got \(16, 24, 32\)"),
     ],
 )
 def test_a_recipe_out_of_range_is_refused(wrong, told):

@@ -1,7 +1,4 @@
 import dataclasses
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,14 +10,14 @@ from generation.train.generator import (
     GeneratorRecipe,
     Mirror,
     Others,
-    Photographs,
     _of_another_person,
     draw,
     train_generator,
 )
 from tests.generation.small import NARROW
+from tests.generation.train.small import DATA, StopError, quiet, stop
+from tests.generation.train.two_processes import in_two_processes
 
-ROOT = Path(__file__).parents[3]
 RECIPE = GeneratorRecipe(
     steps=6,
     batch_size=4,
@@ -31,35 +28,6 @@ RECIPE = GeneratorRecipe(
     partial_dropout=0.25,
     identity_term="none",
 )
-
-
-def photographs(people=5, pictures=4):
-    rng = np.random.default_rng(0)
-    rows = people * pictures
-    vectors = rng.standard_normal((rows, 8)).astype(np.float32)
-    return Photographs(
-        rng.standard_normal((rows, 2, 4, 4)).astype(np.float16),
-        vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
-        rng.uniform(-20, 20, (rows, 2)).astype(np.float32),
-        np.repeat(np.arange(people), pictures),
-        np.delete(np.arange(rows), [1, 4, 5, 6, 7, 9, 10, 11]),  # person 1 has no source, person 2 one
-        np.tile(np.eye(2, 3, dtype=np.float32), (rows, 1, 1)),
-    )
-
-
-DATA = photographs()
-
-
-def quiet(_):
-    pass
-
-
-class StopError(Exception):
-    pass
-
-
-def stop(line):
-    raise StopError(line)
 
 
 def drawn(recipe=RECIPE, step=0, rank=0, ranks=1):
@@ -89,19 +57,14 @@ def test_the_work_of_another_recipe_is_refused_and_that_of_another_version_of_it
         train_generator(DATA, NARROW, once, tmp_path, quiet)
 
 
+def train(folder, say=print):
+    return train_generator(DATA, NARROW, RECIPE, folder, say)
+
+
 def test_two_processes_learn_what_one_does(tmp_path):
-    alone = train_generator(DATA, NARROW, RECIPE, tmp_path / "alone", quiet)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, "-m", "tests.generation.train.two_processes", str(tmp_path / "both")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("step 6/6") == 1  # the first process alone says and keeps
+    alone = train(tmp_path / "alone", quiet)
+    said_by_both = in_two_processes(__name__, tmp_path / "both")
+    assert said_by_both.count("step 6/6") == 1  # the first process alone says and keeps
     both = Denoiser(NARROW)
     both.load_state_dict(torch.load(tmp_path / "both" / "denoiser.pt", weights_only=True)["average"])
     # Compared by what they say: AdamW divides a gradient by its size, which magnifies rounding where it is next to 0.

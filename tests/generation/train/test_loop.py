@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from generation.train.loop import Averaged, lr_share
+from tests.generation.train.small import quiet
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def test_the_average_is_of_few_steps_at_first_and_of_more_later(tmp_path):
         expected = decay * expected + (1 - decay) * line.model.weight.item()
         seen.append((average.weight.item(), expected))
 
-    average = line.run(lambda _: {"loss": (line.model(torch.ones(1)) - 3).square().sum()}, lambda _: None, look)
+    average = line.run(lambda _: {"loss": (line.model(torch.ones(1)) - 3).square().sum()}, quiet, look)
     ours, theirs = zip(*seen, strict=True)
     assert ours == pytest.approx(theirs, rel=1e-5)
     assert not average.training
@@ -70,11 +71,11 @@ def test_the_average_is_of_few_steps_at_first_and_of_more_later(tmp_path):
 def test_a_weight_that_no_loss_reaches_stays_what_it_is(tmp_path):
     line = training(tmp_path, replace(Recipe(), weight_decay=0.1))
     born = line.model.bias.item()
-    line.run(lambda _: {"loss": line.model.weight.square().sum()}, lambda _: None)
+    line.run(lambda _: {"loss": line.model.weight.square().sum()}, quiet)
     assert line.model.bias.item() == born
 
 
 def test_a_loss_that_is_not_finite_stops_the_training_and_names_the_step(tmp_path):
     line = training(tmp_path)
     with pytest.raises(ValueError, match="expected a finite loss, got nan at step 3"):
-        line.run(lambda step: {"loss": line.model.weight.sum() * (float("nan") if step == 3 else 1.0)}, lambda _: None)
+        line.run(lambda step: {"loss": line.model.weight.sum() * (float("nan") if step == 3 else 1.0)}, quiet)

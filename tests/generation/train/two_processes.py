@@ -1,15 +1,26 @@
-"""What `test_two_processes_learn_what_one_does` starts under torchrun: the small training, in the folder given."""
+"""Trains in two processes under torchrun: what `train(folder)` of a test module trains."""
 
+import importlib
+import subprocess
 import sys
 from pathlib import Path
 
 from torch import distributed
 
-from generation.train.generator import train_generator
-from tests.generation.small import NARROW
-from tests.generation.train.test_generator import DATA, RECIPE
+ROOT = Path(__file__).parents[3]
+
+
+def in_two_processes(module, folder):
+    """What the two of them said."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", __name__]
+    done = subprocess.run(
+        [*command, module, str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
 
 if __name__ == "__main__":
     distributed.init_process_group("gloo")
-    train_generator(DATA, NARROW, RECIPE, Path(sys.argv[1]))
+    importlib.import_module(sys.argv[1]).train(Path(sys.argv[2]))
     distributed.destroy_process_group()
