@@ -22,9 +22,8 @@ from generation import objectives
 from generation.diffusion import Autoencoder, Denoiser, Taught, alpha_bars
 from generation.pixels import as_input
 from generation.train.generator import TIMES, Photographs
-from generation.train.generator import _one_of as one_of
-from generation.train.generator import _within as within
 from generation.train.loop import Averaged, Say, average_gradients, rank_and_ranks, rng_of_step
+from generation.train.recipe import at_least, check_steps, within
 
 
 @dataclass(frozen=True)
@@ -76,19 +75,11 @@ class DecoderRecipe:
     checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
-        one_of("precision", self.precision, ("bf16", "fp32"))
-        for name in ("steps", "batch_size", "threads", "checkpoint_every"):
-            within(name, getattr(self, name), "at least 1", getattr(self, name) >= 1)
-        for name in ("warmup_steps", "jitter", "crop_weight", "edge_weight", "perceptual_weight", "critic_weight"):
-            within(name, getattr(self, name), "at least 0", getattr(self, name) >= 0)
-        for name in ("critic_from", "weight_decay", "seed"):
-            within(name, getattr(self, name), "at least 0", getattr(self, name) >= 0)
-        for name in ("peak_lr", "critic_lr"):
-            within(name, getattr(self, name), "more than 0", getattr(self, name) > 0)
-        within("estimated", self.estimated, "0 to 1", 0 <= self.estimated <= 1)
-        within("earliest", self.earliest, "0 to less than latest", 0 <= self.earliest < self.latest)
-        within("latest", self.latest, "at most 1", self.latest <= 1)
-        within("ema_decay", self.ema_decay, "0 to less than 1", 0 <= self.ema_decay < 1)
+        check_steps(self)
+        at_least(self, 0, "jitter", "crop_weight", "edge_weight", "perceptual_weight", "critic_weight", "critic_from")
+        within(self, "more than 0", lambda lr: lr > 0, "critic_lr")
+        within(self, "0 to 1", lambda share: 0 <= share <= 1, "estimated", "latest")
+        within(self, "0 to less than latest", lambda share: 0 <= share < self.latest, "earliest")
 
 
 CHECKPOINT = "decoder.pt"

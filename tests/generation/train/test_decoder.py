@@ -140,10 +140,10 @@ def test_a_picture_that_cannot_be_aligned_is_refused(tmp_path):
         ({"steps": 0}, "steps: expected at least 1, got 0"),
         ({"estimated": 1.5}, "estimated: expected 0 to 1, got 1.5"),
         ({"earliest": 0.5}, r"earliest: expected 0 to less than latest, got 0.5"),
-        ({"latest": 1.1}, "latest: expected at most 1, got 1.1"),
-        ({"critic_lr": 0.0}, "critic_lr: expected more than 0, got 0"),
+        ({"latest": 1.1}, "latest: expected 0 to 1, got 1.1"),
+        ({"critic_lr": 0.0}, "critic_lr: expected more than 0, got 0.0"),
         ({"critic_weight": float("nan")}, "critic_weight: expected at least 0, got nan"),
-        ({"ema_decay": 1.0}, "ema_decay: expected 0 to less than 1, got 1"),
+        ({"ema_decay": 1.0}, "ema_decay: expected 0 to less than 1, got 1.0"),
         ({"precision": "fp16"}, "precision: expected one of bf16, fp32"),
     ],
 )
