@@ -94,6 +94,15 @@ def mean_score(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def mean_over_protocols(scores: Sequence[Mapping[str, Mapping[str, Any]]]) -> Estimate:
+    """Mean accuracy over the protocols, in [0, 1], with its 95 % interval over seeds and pairs.
+
+    Args:
+        scores: Per seed, at least 2, scores by protocol.
+    """
+    return over_seeds_and_pairs([_folds(scores, name) for name in scores[0]])
+
+
 def paired_verdict(
     ours: Sequence[Mapping[str, Mapping[str, Any]]], theirs: Sequence[Mapping[str, Mapping[str, Any]]]
 ) -> dict[str, Any]:

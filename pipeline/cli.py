@@ -88,20 +88,39 @@ def evaluate(
 @app.command(short_help="Puts the scores of runs side by side.")
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run directories.", exists=True, file_okay=False)],
+    over: Annotated[str | None, typer.Option(metavar="KEY", help="A config key in which they differ.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw them over that key: .html, a page; .svg, the picture.")
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
 ) -> None:
-    """Puts the scores of runs side by side."""
-    from benchmarks.report import compare as side_by_side
+    """Puts the scores of runs side by side.
 
+    \b
+    The runs of a sweep, over what was swept, with a picture of accuracy, identity and variety:
+    facemint compare runs/sources/*=* --over sampler._target_ --page sources.html
+    """
+    from benchmarks.report import Swept, write_over
+    from benchmarks.report import compare as side_by_side
+    from pipeline.sweep import values_of
+
+    scores = {str(run): run / "scores.json" for run in runs}
     try:
-        table = side_by_side({str(run): run / "scores.json" for run in runs})
-    except ValueError as error:
+        if page is not None and over is None:
+            raise ValueError(f"page: expected --over KEY, which {page} is drawn over, got none")
+        swept = None if over is None else Swept(over, values_of([RunDir(run) for run in runs], over))
+        table = side_by_side(scores, swept)
+        if page is not None and swept is not None:
+            write_over(page, scores, swept)
+    except (ValueError, OSError) as error:
         _complain(_one_line(error))
         raise typer.Exit(WRONG) from None
     if markdown:
         say(table.markdown())
     else:
         CONSOLE.print(table.table())
+    if page is not None:
+        say(f"compare: wrote {page}")
 
 
 @app.command(short_help="Trains the bundled models.")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -14,6 +17,35 @@ from benchmarks.report.facts import Missing, Scores
 
 NOT_RUN = "not run"
 ONE_SEED = "one seed"
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """A config key and what it is in each of several runs.
+
+    Attributes:
+        key: As Hydra's words name it: `sampler._target_`.
+        values: By run, in their order: numbers, words, truth values, None, or lists of these.
+    Raises:
+        ValueError: If it is the same in all of them.
+    """
+
+    key: str
+    values: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if len({self.told(run) for run in self.values}) < 2:
+            one = "".join({self.told(run) for run in self.values})
+            raise ValueError(f"over: expected runs that differ in {self.key}, got {one} in all of them")
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it is a finite number in every run."""
+        return all(type(value) in (int, float) and math.isfinite(value) for value in self.values.values())
+
+    def told(self, run: str) -> str:
+        value = self.values[run]
+        return value if isinstance(value, str) else json.dumps(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +71,22 @@ class Comparison:
         return table
 
 
-def compare(runs: Mapping[str, str | os.PathLike[str]]) -> Comparison:
+def compare(runs: Mapping[str, str | os.PathLike[str]], over: Swept | None = None) -> Comparison:
     """Sets runs side by side, in the order given.
 
     Args:
         runs: Name and `scores.json` of each run. A run without one stands in the table as not run.
+        over: What they differ in: the column after their names.
     Raises:
         ValueError: If there is no run, or a file is not in the form of `scores.json`.
     """
     if not runs:
         raise ValueError("expected runs to compare, got none")
-    read = {name: facts.read_scores(Path(path)) for name, path in runs.items()}
-    protocols = list(dict.fromkeys(row.name for said in read.values() if isinstance(said, Scores) for row in said.rows))
+    read = read_all(runs)
+    protocols = protocols_of(read)
     header = [
         "run",
+        *([over.key] if over else []),
         "photographs",
         "people",
         *protocols,
@@ -61,7 +95,17 @@ def compare(runs: Mapping[str, str | os.PathLike[str]]) -> Comparison:
         "95 % over seeds and pairs",
         "witness AUC",
     ]
-    return Comparison(header, [[name, *_cells(said, protocols)] for name, said in read.items()])
+    rows = [[name, *([over.told(name)] if over else []), *_cells(said, protocols)] for name, said in read.items()]
+    return Comparison(header, rows)
+
+
+def read_all(runs: Mapping[str, str | os.PathLike[str]]) -> dict[str, Scores | Missing]:
+    return {name: facts.read_scores(Path(path)) for name, path in runs.items()}
+
+
+def protocols_of(read: Mapping[str, Scores | Missing]) -> list[str]:
+    """Those that any run was scored on; a mean over fewer is another figure."""
+    return list(dict.fromkeys(row.name for said in read.values() if isinstance(said, Scores) for row in said.rows))
 
 
 def _cells(said: Scores | Missing, protocols: list[str]) -> list[str]:
