@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +14,7 @@ from jinja2 import StrictUndefined, Template
 
 from pipeline.weights.generator import FOLDER as GENERATOR
 from pipeline.weights.generator import POPULATION, WEIGHTS
+from pipeline.weights.listing import shipped, write_listing
 from pipeline.weights.measuring import SPACES, session
 from pipeline.weights.recipe import WeightsRecipe
 
@@ -25,26 +23,14 @@ def publish(work: Path, out: Path, recipe: WeightsRecipe, scores: dict[str, Any]
     """Copies the files of a work folder that is done, and writes what is said of them."""
     listed = {name: _measuring_model(work / f"{name}.onnx", out, space) for name, space in SPACES.items()}
     # Neither has an output in a space of embeddings, which is what a space of this list means.
-    listed["generator"] = _shipped(work / GENERATOR / WEIGHTS, out, "", 0)
-    listed["population"] = _shipped(work / GENERATOR / POPULATION, out, "", 0)
-    (out / "weights.json").write_text(json.dumps(listed, indent=2) + "\n")
+    listed["generator"] = shipped(work / GENERATOR / WEIGHTS, out)
+    listed["population"] = shipped(work / GENERATOR / POPULATION, out)
+    write_listing(out, listed)
     (out / "CARD.md").write_text(_card(listed, recipe, scores))
 
 
 def _measuring_model(path: Path, out: Path, space: str) -> dict[str, Any]:
-    return _shipped(path, out, space, session(path).get_outputs()[0].shape[1] if space else 0)
-
-
-def _shipped(path: Path, out: Path, space: str, dimensions: int) -> dict[str, Any]:
-    shutil.copyfile(path, out / path.name)
-    content = (out / path.name).read_bytes()
-    return {
-        "file": path.name,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "bytes": len(content),
-        "space": space,
-        "dimensions": dimensions,
-    }
+    return shipped(path, out, space, session(path).get_outputs()[0].shape[1] if space else 0)
 
 
 def _card(listed: Mapping[str, Any], recipe: WeightsRecipe, scores: Mapping[str, Any]) -> str:

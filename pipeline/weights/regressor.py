@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -33,6 +31,7 @@ from generation.train.regressor import (
 from generation.weights import FOLDER, bundled
 from generation.world.scenes import training_attributes
 from pipeline.evaluate.pictures import Regressor
+from pipeline.weights.listing import LISTING, shipped, write_listing
 from stages.embed.align import crop
 from stages.embed.detector import Detector
 
@@ -109,17 +108,8 @@ def publish_regressor(work: Path, out: Path) -> None:
     """Puts `work/regressor.onnx` beside the other bundled weights: the file, its line in `weights.json`, its section in
     `CARD.md`, in place of those of an earlier one.
     """
-    shutil.copyfile(work / "regressor.onnx", out / "regressor.onnx")
-    content = (out / "regressor.onnx").read_bytes()
-    entry = {
-        "file": "regressor.onnx",
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "bytes": len(content),
-        "space": "",
-        "dimensions": 0,
-    }
-    listing = json.loads((out / "weights.json").read_text())
-    (out / "weights.json").write_text(json.dumps(listing | {"regressor": entry}, indent=2) + "\n")
+    entry = shipped(work / "regressor.onnx", out)
+    write_listing(out, json.loads((out / LISTING).read_text()) | {"regressor": entry})
     before, _, after = (out / "CARD.md").read_text().partition(SECTION)
     rest = after.partition("\n## ")[2]
     section = card_section(json.loads((work / "scores.json").read_text()), entry)

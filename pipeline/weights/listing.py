@@ -1,0 +1,41 @@
+"""`weights.json`: which file a name stands for, and the hash that it must have; generation.weights reads it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.steps.files import write_text
+
+LISTING = "weights.json"
+
+
+def listed(path: Path, space: str = "", dimensions: int = 0) -> dict[str, Any]:
+    """What is listed of a file.
+
+    Args:
+        space: Of embeddings that it gives out, and their length; "" and 0 where it is no embedder.
+    """
+    content = path.read_bytes()
+    return {
+        "file": path.name,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "space": space,
+        "dimensions": dimensions,
+    }
+
+
+def shipped(path: Path, out: Path, space: str = "", dimensions: int = 0) -> dict[str, Any]:
+    """Copies a file into a folder; what is listed of it there."""
+    shutil.copyfile(path, out / path.name)
+    return listed(out / path.name, space, dimensions)
+
+
+def write_listing(out: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Writes the list of a folder whose files are there, at once."""
+    write_text(out / LISTING, json.dumps(entries, indent=2) + "\n")
