@@ -146,7 +146,8 @@ def train_generator(words: Words = None, debug: Debug = False) -> None:
     \b
     Words are Hydra's, over conf/train_generator.yaml: work=DIR run=DIR, device=cuda,
     recipe.partial_dropout=0.25, recipe.prediction=epsilon, recipe.min_snr_gamma=5,
-    recipe.identity_term=triplet. The same words go on where a training stopped. Under torchrun:
+    recipe.identity_term=triplet, start=DIR (of another training, whose average it begins from).
+    The same words go on where a training stopped. Under torchrun:
     torchrun --nproc-per-node 2 -m pipeline.cli train-generator work=DIR run=DIR
     """
     raise typer.Exit(_train_generator(words or [], debug))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -15,25 +16,32 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import distributed as dist
 
+from generation.diffusion import Denoiser, DenoiserShape
 from generation.train.autoencoder import AutoencoderRecipe
 from generation.train.decoder import DecoderRecipe
 from generation.train.distil import DistilRecipe
-from generation.train.generator import GeneratorRecipe, Mirror
+from generation.train.generator import CHECKPOINT, GeneratorRecipe, Mirror
 from pipeline.progress import say
-from pipeline.weights.generator import FOLDER, WEIGHTS, autoencoder_of, embedder_a, train_denoiser
+from pipeline.steps.files import sha256_of
+from pipeline.weights.generator import FOLDER, WEIGHTS, autoencoder_of, embedder_a, shape_of, train_denoiser
+from pipeline.weights.listing import listed, write_listing
 from pipeline.weights.recipe import GeneratorOrder
 from pipeline.weights.renders import claim
 from recognition.augment import Augment
 from recognition.margins import CosFace
 from recognition.train import Recipe
+from stages.generate.bundled import NAME
 
 
 def train_alone(cfg: DictConfig) -> None:
     """Trains the denoiser of a composed config (conf/train_generator.yaml) and writes it into the run's folder.
 
+    The folder is one of weights then, as the bundled generator takes it. Nothing is distilled into this model: guided
+    by identity and by attributes, it passes three times a step.
+
     Raises:
         ValueError: If a setting is out of range, the work folder is not there or of other recipes than the bundled
-            models', or the run's folder holds the training of another recipe.
+            models', there is nothing to start from, or the run's folder holds the training of another recipe or start.
     """
     recipe: GeneratorRecipe = instantiate(cfg.recipe, _convert_="all")
     if not cfg.sheet_minutes > 0:
@@ -41,6 +49,7 @@ def train_alone(cfg: DictConfig) -> None:
     work, run = Path(cfg.work), Path(cfg.run)
     made = work / FOLDER
     order = order_of(made)
+    start = None if cfg.start is None else start_of(Path(cfg.start), shape_of(made, order), recipe.prediction)
     with processes() as (rank, device):
         device = cfg.device or device
         autoencoder = autoencoder_of(made, order, device)
@@ -48,11 +57,45 @@ def train_alone(cfg: DictConfig) -> None:
         if recipe.identity_term != "none":
             mirror = Mirror(autoencoder.decode, embedder_a(work, embedder_a_of(work), device))
         if rank == 0:
-            claim(run, asdict(recipe) | {"data": asdict(order)})
+            claim(run, asdict(recipe) | {"data": asdict(order)} | ({"start": sha256_of(start)} if start else {}))
             say(f"train-generator: {recipe.steps} steps on {device}, {os.environ.get('WORLD_SIZE', '1')} processes")
-        train_denoiser(made, run, order, recipe, autoencoder, mirror, say, device, cfg.sheet_minutes)
+        train_denoiser(made, run, order, recipe, autoencoder, mirror, say, device, cfg.sheet_minutes, start=start)
         if rank == 0:
-            say(f"train-generator: wrote {run / WEIGHTS}")
+            write_listing(run, {NAME: listed(run / WEIGHTS)})
+            say(f"train-generator: wrote {run / WEIGHTS}; draw with generator=bundled ++generator.weights={run}")
+
+
+def start_of(place: Path, shape: DenoiserShape, prediction: str) -> Path:
+    """The checkpoint of another training, in whose folder or at which `place` is.
+
+    Raises:
+        ValueError: If there is none, or its denoiser has other tensors, or predicts something else.
+    """
+    path = place / CHECKPOINT if place.is_dir() else place
+    if not path.is_file():
+        raise ValueError(f"start: expected the folder of another training, with {CHECKPOINT}, found no {path}")
+    kept = _checkpoint(path)
+    found = {name: tuple(tensor.shape) for name, tensor in kept["average"].items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in Denoiser(shape).state_dict().items()}
+    other = next((name for name in sorted(wanted | found) if wanted.get(name) != found.get(name)), None)
+    if other is not None:
+        expected, got = (shapes.get(other, "nothing") for shapes in (wanted, found))
+        raise ValueError(f"start: expected a denoiser of the same shape in {path}, with {other} {expected}, got {got}")
+    predicted = kept["recipe"].get("prediction", prediction)  # a student's recipe names none
+    if predicted != prediction:
+        raise ValueError(f"start: expected a denoiser that predicts {prediction!r} in {path}, got {predicted!r}")
+    return path
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    """What a training has kept."""
+    try:
+        kept = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except (RuntimeError, UnpicklingError) as error:
+        raise ValueError(f"start: expected the checkpoint of a training in {path}, got another file") from error
+    if not isinstance(kept, dict) or not {"recipe", "average"} <= kept.keys():
+        raise ValueError(f"start: expected the checkpoint of a training in {path}, with an average, got something else")
+    return kept
 
 
 @contextmanager

@@ -122,6 +122,7 @@ def train_denoiser(
     device: str,
     sheet_minutes: float = 10.0,
     name: str = WEIGHTS,
+    start: Path | None = None,
 ) -> None:
     """Trains a denoiser on what a work folder holds and writes the whole generator where it is told to.
 
@@ -132,20 +133,25 @@ def train_denoiser(
         mirror: What an identity term looks with.
         sheet_minutes: Between contact sheets.
         name: Of the file.
+        start: Another training's checkpoint, of a denoiser of `shape_of`; its average is where this one begins.
     """
-    data, renders = photographs_of(made, order), mapped(made / RENDERS, CloseUps)
-    shape = DenoiserShape(
-        told_controls(), identity_dimensions=data.vectors.shape[1], latent_channels=data.latents.shape[1]
-    )
+    data, renders, shape = photographs_of(made, order), mapped(made / RENDERS, CloseUps), shape_of(made, order)
     first = _learnt(order, len(renders.labels))
     sheets = Sheets(out / "sheets", shape, autoencoder, recipe.prediction, recipe.steps, sheet_minutes, device)
     shown = [int(row) for row in sources_of(renders) if row >= first]
     look = sheets.of(renders, np.load(made / VECTORS, mmap_mode="r"), shown)
-    denoiser = train_generator(data, shape, recipe, out, say, look, device, mirror=mirror)
+    denoiser = train_generator(data, shape, recipe, out, say, look, device, start, mirror)
     if not _is_first_process():
         return
     model = FaceDiffusion(autoencoder, denoiser, SPACE, recipe.prediction)
     diffusion.save(model, out / name)
+
+
+def shape_of(made: Path, order: GeneratorOrder) -> DenoiserShape:
+    """Of a denoiser of the vectors and latents that a work folder holds."""
+    dimensions = np.load(made / VECTORS, mmap_mode="r").shape[1]
+    channels = order.autoencoder.shape.latent_channels
+    return DenoiserShape(told_controls(), identity_dimensions=dimensions, latent_channels=channels)
 
 
 def _is_first_process() -> bool:

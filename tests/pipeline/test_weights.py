@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -112,12 +113,16 @@ def test_the_work_of_another_recipe_is_refused(made):
         make_weights(out, work, dataclasses.replace(SMALL, people=26), device="cpu", say=lambda _: None)
 
 
+def somebody(vector):
+    """One photograph of one person."""
+    row = Variation("000000_000", 0, 5, {"yaw_deg": 20.0})
+    return Chunk(0, (Identity(0, vector, vector),), (row,))
+
+
 def test_the_generator_that_is_shipped_draws_whom_its_population_holds(made):
     _, out = made
     person = Population(bundled("population", out).verify(), 4, "bundled-a-1", unit=True)(1, np.random.default_rng(0))
-    row = Variation("000000_000", 0, 5, {"yaw_deg": 20.0})
-    chunk = Chunk(0, (Identity(0, person[0], person[0]),), (row,))
-    pictures = Bundled("bundled-a-1", steps=1, batch_size=1, weights=out)(chunk).pixels
+    pictures = Bundled("bundled-a-1", steps=1, batch_size=1, weights=out)(somebody(person[0])).pixels
     assert pictures.shape == (1, 112, 112, 3)
     assert bundled("generator", out).space == ""
 
@@ -171,6 +176,61 @@ def test_a_denoiser_is_trained_alone_with_an_identity_term_and_again_the_same(ma
     other = CliRunner().invoke(app, [*words, "recipe.partial_dropout=0.5"])
     assert other.exit_code != 0
     assert '"partial_dropout": 0.5' in other.stderr
+
+
+def test_a_denoiser_begins_where_another_training_ended_and_another_start_is_another_training(made, tmp_path):
+    work, _ = made
+    still = ["recipe.steps=1", "recipe.peak_lr=1e-12", "recipe.identity_term=none"]
+    words = [*trained_alone(work, tmp_path / "run", *still), f"start={work / 'generator'}"]
+    for again in (words, words, [*words[:-1], f"start={work / 'generator' / 'denoiser.pt'}"]):  # the same file
+        result = CliRunner().invoke(app, again)
+        assert result.exit_code == 0, result.output
+    began, ended = (average_of(folder / "denoiser.pt") for folder in (work / "generator", tmp_path / "run"))
+    assert all(torch.allclose(ended[name], began[name], atol=1e-6) for name in began)
+    other = CliRunner().invoke(app, words[:-1])
+    assert other.exit_code != 0
+    assert "to hold the work of recipe" in other.stderr
+
+
+def average_of(checkpoint):
+    return torch.load(checkpoint, weights_only=True)["average"]
+
+
+@pytest.mark.parametrize(
+    ("start", "told"),
+    [
+        ("nowhere", "start: expected the folder of another training, with denoiser.pt, found no nowhere"),
+        ("{work}", "with denoiser.pt, found no {work}/denoiser.pt"),
+        ("{work}/scores.json", "start: expected the checkpoint of a training in {work}/scores.json, got another file"),
+        ("{work}/generator/autoencoder.pt", "start: expected a denoiser of the same shape in {work}/generator/autoenc"),
+        (
+            "{work}/generator",
+            "that predicts 'epsilon' in {work}/generator/denoiser.pt, got 'v'",
+        ),
+    ],
+)
+def test_what_nothing_can_start_from_is_refused_in_a_line_before_any_work(made, tmp_path, start, told):
+    work, _ = made
+    words = trained_alone(work, tmp_path / "run", "recipe.prediction=epsilon", f"start={start.format(work=work)}")
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code != 0
+    assert told.format(work=work) in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not list((tmp_path / "run").rglob("*"))
+
+
+def test_a_denoiser_trained_alone_draws_as_weights_that_are_not_distilled(made, tmp_path):
+    work, _ = made
+    run = tmp_path / "run"
+    words = trained_alone(work, run, "recipe.identity_term=none", "recipe.partial_dropout=0.25")
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert json.loads((run / "weights.json").read_text()).keys() == {"generator"}
+    assert diffusion.load(bundled("generator", run).verify()).taught is None
+    pictures = Bundled("bundled-a-1", steps=1, batch_size=1, weights=run)(
+        somebody(np.eye(1, 128, dtype=np.float32)[0])
+    ).pixels
+    assert pictures.shape == (1, 112, 112, 3)
+    assert not list(run.glob("*.part"))
 
 
 def test_two_processes_train_one_denoiser(made, tmp_path):
