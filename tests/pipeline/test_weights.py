@@ -231,6 +231,9 @@ def test_a_denoiser_trained_alone_draws_as_weights_that_are_not_distilled(made, 
     ).pixels
     assert pictures.shape == (1, 112, 112, 3)
     assert not list(run.glob("*.part"))
+    words = ["experiment=partial_dropout", f"generator.weights={run}", f"run={tmp_path / 'dataset'}"]
+    checked = CliRunner().invoke(app, ["check", *words])
+    assert checked.exit_code == 0, checked.output
 
 
 def test_two_processes_train_one_denoiser(made, tmp_path):
