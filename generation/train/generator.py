@@ -91,7 +91,7 @@ class GeneratorRecipe:
         ValueError: If a value is out of range or unknown.
     """
 
-    steps: int = 4000
+    steps: int = 6000
     batch_size: int = 48
     peak_lr: float = 9e-4
     warmup_steps: int = 150

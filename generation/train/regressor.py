@@ -49,7 +49,7 @@ class RegressorRecipe:
         threads: Threads of torch; the result is the same bits for one number of threads.
     """
 
-    steps: int = 2500
+    steps: int = 8000
     batch_size: int = 64
     peak_lr: float = 2e-3
     seed: int = 13

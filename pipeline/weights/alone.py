@@ -123,11 +123,13 @@ def order_of(made: Path) -> GeneratorOrder:
     """
     told = _claimed(made)
     autoencoder = told["autoencoder"] | {"widths": tuple(told["autoencoder"]["widths"])}
-    ranges = {name: tuple(told["student"][name]) for name in ("guidance_identity", "guidance_attributes")}
+    student = told["student"]
+    if student is not None:
+        student |= {name: tuple(student[name]) for name in ("guidance_identity", "guidance_attributes")}
     nested = {
         "autoencoder": AutoencoderRecipe(**autoencoder),
         "denoiser": GeneratorRecipe(**told["denoiser"]),
-        "student": DistilRecipe(**told["student"] | ranges),
+        "student": student and DistilRecipe(**student),
         "decoder": DecoderRecipe(**told["decoder"]),
     }
     return GeneratorOrder(**told | nested)

@@ -1,4 +1,4 @@
-"""The bundled generator, from renders of its own people to one file: autoencoder, latents, denoiser, student, decoder.
+"""The bundled generator, from renders of its own people to its files: autoencoder, latents, denoiser, population.
 
 Everything is in `generator/` of the work folder; what is there is not made again.
 """
@@ -38,7 +38,7 @@ PEOPLE_STREAM = 7_005  # of SeedSequence: its people are no other model's, and n
 FOLDER = "generator"  # of the work folder
 RENDERS, VECTORS, LATENTS = "renders", "vectors.npy", "latents.npz"
 WEIGHTS, POPULATION = "generator.safetensors", "population.npz"
-TEACHER = "teacher.safetensors"  # guided by several passes; what is shipped needs one
+TEACHER = "teacher.safetensors"  # before distillation and the decoder's second training
 SPACE = SPACES["embedder_a"]
 
 # A background is a seed; noise and JPEG are done to finished pictures, as no latent has room for them.
@@ -93,22 +93,30 @@ def _make(work: Path, recipe: WeightsRecipe, device: str) -> None:
     mirror = Mirror(autoencoder.decode, network)
     train_denoiser(folder, folder, order, order.denoiser, autoencoder, mirror, say, device, name=TEACHER)
     teacher = diffusion.load(folder / TEACHER)
-    student = distil(photographs_of(folder, order), teacher.denoiser, order.student, folder, say, device=device)
-    taught = diffusion.Taught(order.student.guidance_identity, order.student.guidance_attributes)
+    model = _distilled(folder, order, teacher, say, device)
     sharper = train_decoder(
         photographs_of(folder, order),
         renders.pictures[:seen],
         autoencoder,
-        student,
+        model.denoiser,
         order.decoder,
         folder,
         partial(features_of, network),
-        order.denoiser.prediction,
-        taught,
+        model.prediction,
+        model.taught,
         say,
         device,
     )
-    diffusion.save(replace(teacher, autoencoder=sharper, denoiser=student, taught=taught), folder / WEIGHTS)
+    diffusion.save(replace(model, autoencoder=sharper), folder / WEIGHTS)
+
+
+def _distilled(folder: Path, order: GeneratorOrder, teacher: FaceDiffusion, say: Say, device: str) -> FaceDiffusion:
+    """The teacher with its guidance put into one pass; itself where no student is asked for."""
+    if order.student is None:
+        return teacher
+    student = distil(photographs_of(folder, order), teacher.denoiser, order.student, folder, say, device=device)
+    taught = diffusion.Taught(order.student.guidance_identity, order.student.guidance_attributes)
+    return replace(teacher, denoiser=student, taught=taught)
 
 
 def train_denoiser(

@@ -62,8 +62,10 @@ class GeneratorOrder:
         seed: Of people and photographs.
         autoencoder: How the autoencoder is trained.
         denoiser: How the denoiser is trained.
-        student: How its guidance is put into one pass.
-        decoder: How the decoder is trained again, on what the student leaves.
+        student: How its guidance is put into one pass; None where it needs none. An identity term that has been learnt
+            long enough leaves nothing for guidance to do: with it people were no more themselves and all pictures
+            farther from renders.
+        decoder: How the decoder is trained again, on what the denoiser leaves.
     Raises:
         ValueError: If a number is out of range.
     """
@@ -74,7 +76,7 @@ class GeneratorOrder:
     seed: int = 2026
     autoencoder: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
     denoiser: GeneratorRecipe = field(default_factory=GeneratorRecipe)
-    student: DistilRecipe = field(default_factory=DistilRecipe)
+    student: DistilRecipe | None = None
     decoder: DecoderRecipe = field(default_factory=DecoderRecipe)
 
     def __post_init__(self) -> None:

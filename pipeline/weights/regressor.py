@@ -51,7 +51,7 @@ class RegressorOrder:
     people: int = 1000
     pictures: int = 6
     held_out: int = 100
-    other_people: int = 2000
+    other_people: int = 4000
     seed: int = 2026
     training: RegressorRecipe = field(default_factory=RegressorRecipe)
 
