@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -138,3 +138,13 @@ def identity_triplet(
 def lateness_weight(timesteps: Int[Tensor, " b"], times: int, power: float = 2.0) -> Float[Tensor, " b"]:
     """(1 - t / T)^power; with 2, ID-Booth's weight of an identity term: an estimate from noise shows no face yet."""
     return (1 - timesteps / times).pow(power)
+
+
+def number_distance(seen: Float[Tensor, "*b"], wanted: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """Smooth L1 of standardised numbers, a square within 0.3: what differs by more counts by how much, not squared."""
+    return F.smooth_l1_loss(seen, wanted, beta=0.3, reduction="none")
+
+
+def style_distance(logits: Float[Tensor, "b s"], wanted: Int64[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """Cross entropy of what a choice looks like, in nats."""
+    return F.cross_entropy(logits, wanted, reduction="none")

@@ -1,14 +1,17 @@
 """Meaning: what of a config decides what is made, and its fingerprint, `made_from`.
 
 Two configs of one meaning make the same bytes, whatever runner carries them, on however many threads, and wherever.
+Weights are meant by their hash: a part that has a `weights_sha256` is made from that, not from the folder's name.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 DECIDES = ("seed", "people", "images_per_identity", "chunk_people", "jpeg_quality", "enrol")
@@ -22,7 +25,7 @@ def meaning(cfg: DictConfig) -> dict[str, Any]:
     with open_dict(cfg):
         cfg.run = "<run>"
     chosen = {name: cfg[name] for name in (*DECIDES, *PARTS_THAT_DECIDE)}
-    return {name: _without_machine(plain(value)) for name, value in chosen.items()}
+    return {name: _without_machine(_by_hash(plain(value))) for name, value in chosen.items()}
 
 
 def fingerprint(tree: Any) -> str:
@@ -35,6 +38,30 @@ def fingerprint(tree: Any) -> str:
 def plain(part: Any) -> Any:
     """A part of a config as dicts and lists, everything in it resolved."""
     return OmegaConf.to_container(part, resolve=True) if OmegaConf.is_config(part) else part
+
+
+def _by_hash(tree: Any) -> Any:
+    """Parts that read weights with the hash of those weights instead of their folder; None where there are none."""
+    if not isinstance(tree, dict):
+        return tree
+    tree = {key: _by_hash(value) for key, value in tree.items()}
+    hash_of = _weights_hash(tree.get("_target_"))
+    if hash_of is None:
+        return tree
+    folder = tree.pop("weights", None)
+    try:
+        return tree | {"weights_sha256": hash_of() if folder is None else hash_of(folder)}
+    except ValueError:  # preflight tells what is wrong with them
+        return tree | {"weights_sha256": None}
+
+
+def _weights_hash(target: str | None) -> Callable[..., str] | None:
+    if target is None:
+        return None
+    try:
+        return getattr(get_object(target), "weights_sha256", None)
+    except ImportError:  # preflight tells that there is no such part
+        return None
 
 
 def _without_machine(tree: Any) -> Any:

@@ -300,7 +300,7 @@ def _belongs(cfg: DictConfig, run: RunDir) -> Iterator[str]:
     if other is None:
         return
     changes = _changes(run, cfg)
-    told = "; ".join(changes) if changes else f"made_from {found[other]} there, {made_from} here"
+    told = "; ".join(changes) or f"weights or a version, made_from {found[other]} there, {made_from} here"
     yield f"run: expected the config that {run.root} was begun with, or another run=DIR, got changes: {told}"
 
 

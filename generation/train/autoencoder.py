@@ -15,6 +15,7 @@ from torch import Tensor
 from generation import objectives
 from generation.diffusion import Autoencoder, AutoencoderShape
 from generation.pixels import as_input
+from generation.train.likeness import WEIGHTS, Beholder, check_beholder, unlike, weighted, wide
 from generation.train.loop import Averaged, Say, rng_of_step
 from generation.train.recipe import at_least, check_steps, within
 
@@ -31,6 +32,7 @@ class AutoencoderRecipe:
         crop_weight: Of the absolute difference of aligned crops: the face counts more than what is round it.
         edge_weight: Of the differences of neighbouring pixels' differences.
         perceptual_weight: Of the distance of the crops' features.
+        reading_weight: Of what a reader sees otherwise in them, in standard deviations, summed over attributes.
         kl_weight: Of the KL divergence, per latent number: just enough to keep the latents in bounds.
         jitter: Noise on the latents, up to this share of their spread: the decoder learns to forgive a denoiser.
         ema_decay: Of the average that is kept.
@@ -51,6 +53,7 @@ class AutoencoderRecipe:
     crop_weight: float = 1.0
     edge_weight: float = 0.5
     perceptual_weight: float = 0.15
+    reading_weight: float = 0.02
     kl_weight: float = 3e-4
     jitter: float = 0.15
     ema_decay: float = 0.998
@@ -65,7 +68,7 @@ class AutoencoderRecipe:
     def __post_init__(self) -> None:
         check_steps(self)
         at_least(self, 1, "latent_channels")
-        at_least(self, 0, "crop_weight", "edge_weight", "perceptual_weight", "kl_weight", "jitter")
+        at_least(self, 0, *WEIGHTS, "kl_weight", "jitter")
         # Channels are normalised in 16 groups; three levels leave 14 of 112 pixels.
         within(
             self,
@@ -87,7 +90,7 @@ def train_autoencoder(
     to_crop: Float32[np.ndarray, "n 2 3"],
     recipe: AutoencoderRecipe,
     folder: Path,
-    features: objectives.Features,
+    beholder: Beholder,
     say: Say = print,
     look: Callable[[Autoencoder, int], None] | None = None,
     device: str = "cpu",
@@ -97,20 +100,22 @@ def train_autoencoder(
     Args:
         pictures: RGB; a memory map is read batch by batch.
         to_crop: What aligns each picture (`objectives.placed`).
-        features: Differentiable features of aligned crops in [-1, 1], on the device, of weights that do not change.
+        beholder: What looks at drawings beside pictures.
         look: Called after every step with the average and the number of steps done.
     Returns:
         The average, in eval mode; its latents are not measured yet (`cache_latents`).
     Raises:
-        ValueError: If the loss is not finite, naming the step; if a checkpoint in `folder` belongs to another recipe.
+        ValueError: If the loss is not finite, naming the step; if a checkpoint in `folder` belongs to another recipe;
+            if readings count and nothing reads.
     """
+    check_beholder(beholder, recipe)
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
     model = Autoencoder(recipe.shape)
     model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def losses_of(step: int) -> dict[str, Tensor]:
-        return _losses(model, pictures, to_crop, recipe, features, rng_of_step(recipe.seed, step), device)
+        return _losses(model, pictures, to_crop, recipe, beholder, rng_of_step(recipe.seed, step), device)
 
     return Averaged("autoencoder", model, recipe, folder / CHECKPOINT).run(losses_of, say, look)
 
@@ -120,43 +125,23 @@ def _losses(
     pictures: UInt8[np.ndarray, "n 112 112 3"],
     to_crop: Float32[np.ndarray, "n 2 3"],
     recipe: AutoencoderRecipe,
-    features: objectives.Features,
+    beholder: Beholder,
     rng: torch.Generator,
     device: str,
 ) -> dict[str, Float[Tensor, ""]]:
     """The loss and its parts, unweighted, of one batch, drawn by the generator and nothing else."""
     rows = torch.randint(0, len(pictures), (recipe.batch_size,), generator=rng).sort().values.numpy()
-    pixels = _wide(as_input(torch.from_numpy(pictures[rows]).to(device)))
+    pixels = wide(as_input(torch.from_numpy(pictures[rows]).to(device)))
     matrices = torch.from_numpy(to_crop[rows]).to(device)
     mean, log_variance = (tensor.float() for tensor in model.posterior(pixels))
     log_variance = log_variance.clamp(-20, 10)
     jitter = recipe.jitter * torch.rand(len(rows), 1, 1, 1, generator=rng).to(device)
     spread = torch.exp(log_variance / 2) + jitter * mean.detach().std((0, 2, 3), keepdim=True)
     latents = mean + spread * torch.randn(mean.shape, generator=rng).to(device)
-    redrawn = model.decode_raw(_wide(latents)).float()
-    ours, theirs = (objectives.placed(whole, matrices) for whole in (redrawn, pixels))
-    seen = features(_wide(ours))
-    with torch.no_grad():
-        wanted = features(_wide(theirs))
-    parts = {
-        "whole": (redrawn - pixels).abs().mean(),
-        "crop": (ours - theirs).abs().mean(),
-        "edge": objectives.edge_distance(redrawn, pixels),
-        "perceptual": objectives.perceptual_distance(seen, wanted),
-        "kl": objectives.kl_divergence(mean, log_variance),
-    }
-    loss = (
-        parts["whole"]
-        + recipe.crop_weight * parts["crop"]
-        + recipe.edge_weight * parts["edge"]
-        + recipe.perceptual_weight * parts["perceptual"]
-        + recipe.kl_weight * parts["kl"]
-    )
-    return {"loss": loss, **parts}
-
-
-def _wide(pixels: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    return pixels.contiguous(memory_format=torch.channels_last)
+    redrawn = model.decode_raw(wide(latents)).float()
+    parts = unlike(redrawn, pixels, matrices, beholder)
+    kl = objectives.kl_divergence(mean, log_variance)
+    return {"loss": weighted(parts, recipe) + recipe.kl_weight * kl, **parts, "kl": kl}
 
 
 def cache_latents(
@@ -198,5 +183,5 @@ def _encoded(
     for start in range(0, len(pictures), batch_size):
         pixels = as_input(torch.from_numpy(np.array(pictures[start : start + batch_size])).to(device))
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            raw.append(model.posterior(_wide(pixels))[0].float())
+            raw.append(model.posterior(wide(pixels))[0].float())
     return torch.cat(raw)

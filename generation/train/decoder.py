@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generation import objectives
 from generation.diffusion import Autoencoder, Denoiser, Taught, alpha_bars
 from generation.pixels import as_input
-from generation.train.generator import TIMES, Photographs
-from generation.train.loop import Averaged, Say, average_gradients, rank_and_ranks, rng_of_step
+from generation.train.likeness import WEIGHTS, Beholder, check_beholder, unlike, weighted, wide
+from generation.train.loop import Averaged, Say, average_gradients, averaged, rank_and_ranks, rng_of_step
+from generation.train.photographs import TIMES, Photographs
 from generation.train.recipe import at_least, check_steps, within
 
 
@@ -41,6 +42,7 @@ class DecoderRecipe:
         crop_weight: Of the absolute difference of aligned crops.
         edge_weight: Of the differences of neighbouring pixels' differences.
         perceptual_weight: Of the distance of the crops' features.
+        reading_weight: Of what a reader sees otherwise in them, in standard deviations, summed over attributes.
         critic_weight: Of the critic's opinion: the gradient that it has at the last layer, as a share of all others'.
         critic_lr: AdamW's learning rate of the critic.
         critic_from: Steps in which the critic learns and is not listened to.
@@ -64,6 +66,7 @@ class DecoderRecipe:
     crop_weight: float = 1.0
     edge_weight: float = 0.5
     perceptual_weight: float = 0.3
+    reading_weight: float = 0.02
     critic_weight: float = 0.5
     critic_lr: float = 4e-4
     critic_from: int = 100
@@ -76,7 +79,7 @@ class DecoderRecipe:
 
     def __post_init__(self) -> None:
         check_steps(self)
-        at_least(self, 0, "jitter", "crop_weight", "edge_weight", "perceptual_weight", "critic_weight", "critic_from")
+        at_least(self, 0, *WEIGHTS, "jitter", "critic_weight", "critic_from")
         within(self, "more than 0", lambda lr: lr > 0, "critic_lr")
         within(self, "0 to 1", lambda share: 0 <= share <= 1, "estimated", "latest")
         within(self, "0 to less than latest", lambda share: 0 <= share < self.latest, "earliest")
@@ -92,7 +95,7 @@ def train_decoder(
     denoiser: Denoiser,
     recipe: DecoderRecipe,
     folder: Path,
-    features: objectives.Features,
+    beholder: Beholder,
     prediction: str = "v",
     taught: Taught | None = None,
     say: Say = print,
@@ -106,7 +109,7 @@ def train_decoder(
         data: Of the pictures, row by row, with `to_crop`; a memory map of `pictures` is read batch by batch.
         autoencoder: Whose latents `data` holds. It is changed: its decoder is what is learnt.
         denoiser: In those latents.
-        features: Differentiable features of aligned crops in [-1, 1], on the device, of weights that do not change.
+        beholder: What looks at drawings beside pictures.
         prediction: Of the denoiser.
         taught: Its guidance, drawn between these bounds; None for a denoiser that is told none.
     Returns:
@@ -115,6 +118,7 @@ def train_decoder(
         ValueError: If a loss is not finite, naming the step; if a checkpoint in `folder` belongs to another recipe; if
             there is no `to_crop`.
     """
+    check_beholder(beholder, recipe)
     if data.to_crop is None:
         raise ValueError("to_crop: expected what aligns each picture, got none")
     torch.set_num_threads(recipe.threads)
@@ -123,7 +127,7 @@ def train_decoder(
         network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         network.eval().requires_grad_(False)
     autoencoder.kl.decoder.requires_grad_(True)
-    lesson = _Lesson(data, pictures, autoencoder, denoiser, recipe, features, prediction, taught, device)
+    lesson = _Lesson(data, data.to_crop, pictures, autoencoder, denoiser, recipe, beholder, prediction, taught, device)
     loop = Averaged("decoder", autoencoder, recipe, folder / CHECKPOINT, others=lesson.critic.parts)
     return loop.run(lesson, say)
 
@@ -177,16 +181,18 @@ class _Lesson:
     def __init__(
         self,
         data: Photographs,
+        to_crop: Float32[np.ndarray, "n 2 3"],
         pictures: UInt8[np.ndarray, "n 112 112 3"],
         autoencoder: Autoencoder,
         denoiser: Denoiser,
         recipe: DecoderRecipe,
-        features: objectives.Features,
+        beholder: Beholder,
         prediction: str,
         taught: Taught | None,
         device: str,
     ) -> None:
-        self.data, self.pictures, self.recipe, self.features = data, pictures, recipe, features
+        self.to_crop = to_crop
+        self.data, self.pictures, self.recipe, self.beholder = data, pictures, recipe, beholder
         self.autoencoder, self.denoiser, self.device = autoencoder, denoiser, device
         self.prediction, self.taught = prediction, taught
         self.bars = alpha_bars(prediction).to(device)
@@ -196,19 +202,15 @@ class _Lesson:
         recipe, rng = self.recipe, rng_of_step(self.recipe.seed, step)
         batch = torch.randint(0, len(self.data.latents), (recipe.batch_size,), generator=rng).sort().values
         latents, rows = self._latents(batch, rng)
-        pixels = _wide(as_input(torch.from_numpy(self.pictures[rows]).to(self.device)))
-        drawn = self.autoencoder.decode(_wide(latents)).float()
-        told = self._unlike(drawn, pixels, rows)
-        likeness = (
-            told["whole"]
-            + recipe.crop_weight * told["crop"]
-            + recipe.edge_weight * told["edge"]
-            + recipe.perceptual_weight * told["perceptual"]
-        )
-        told["critic"] = self.critic.learn(pixels, _wide(drawn))
+        pixels = wide(as_input(torch.from_numpy(self.pictures[rows]).to(self.device)))
+        drawn = self.autoencoder.decode(wide(latents)).float()
+        matrices = torch.from_numpy(self.to_crop[rows]).to(self.device)
+        told = unlike(drawn, pixels, matrices, self.beholder)
+        likeness = weighted(told, recipe)
+        told["critic"] = self.critic.learn(pixels, wide(drawn))
         if step < recipe.critic_from:
             return {"loss": likeness, **told}
-        displeasure = self.critic.displeasure(_wide(drawn))
+        displeasure = self.critic.displeasure(wide(drawn))
         return {"loss": likeness + recipe.critic_weight * self._balance(likeness, displeasure) * displeasure, **told}
 
     def _latents(
@@ -249,33 +251,14 @@ class _Lesson:
             guidance = low + (high - low) * uniform
         asked = torch.ones_like(attributes, dtype=torch.bool)
         condition = self.denoiser.condition(self.denoiser.context(vectors), attributes, asked, guidance)
-        predicted = self.denoiser(_wide(noisy), times, condition).float()
+        predicted = self.denoiser(wide(noisy), times, condition).float()
         return objectives.clean_estimate(self.prediction, predicted, noisy, bar)
 
-    def _unlike(
-        self, drawn: Float[Tensor, "b 3 h w"], pixels: Float[Tensor, "b 3 h w"], rows: Int64[np.ndarray, " b"]
-    ) -> dict[str, Float[Tensor, ""]]:
-        assert self.data.to_crop is not None
-        matrices = torch.from_numpy(self.data.to_crop[rows]).to(self.device)
-        ours, theirs = (objectives.placed(whole, matrices) for whole in (drawn, pixels))
-        seen = self.features(_wide(ours))
-        with torch.no_grad():
-            wanted = self.features(_wide(theirs))
-        return {
-            "whole": (drawn - pixels).abs().mean(),
-            "crop": (ours - theirs).abs().mean(),
-            "edge": objectives.edge_distance(drawn, pixels),
-            "perceptual": objectives.perceptual_distance(seen, wanted),
-        }
-
     def _balance(self, likeness: Float[Tensor, ""], displeasure: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        """Makes both gradients at the decoder's last layer alike in length (Esser et al., 2021, equation 7)."""
+        """Makes both gradients of the whole batch at the last layer alike in length (Esser et al., 2021, equation 7)."""
         last = self.autoencoder.kl.decoder.conv_out.weight
         ours, theirs = (
-            torch.autograd.grad(loss, last, retain_graph=True)[0].float().norm() for loss in (likeness, displeasure)
+            averaged(torch.autograd.grad(loss, last, retain_graph=True)[0].float()).norm()
+            for loss in (likeness, displeasure)
         )
         return (ours / (theirs + 1e-6)).clamp(max=1e4)
-
-
-def _wide(pixels: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    return pixels.contiguous(memory_format=torch.channels_last)

@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from generation import objectives
-from generation.diffusion import PREDICTIONS, Condition, Denoiser, alpha_bars
+from generation.diffusion import Condition, Denoiser, alpha_bars
 from generation.sampling import LCM_STEPS, guided_by, told_guidance
-from generation.train.generator import TIMES, Batch, Others, Photographs, check_draws, draw
 from generation.train.loop import Averaged, Say, rank_and_ranks
+from generation.train.photographs import TIMES, Batch, Others, Photographs, check_draws, draw
 from generation.train.recipe import check_steps, one_of, within
 
 
@@ -40,12 +40,10 @@ class DistilRecipe:
     batch_size: int = 32
     peak_lr: float = 3e-4
     warmup_steps: int = 30
-    prediction: str = "v"
     guidance_identity: tuple[float, float] = (1.0, 4.0)
     guidance_attributes: tuple[float, float] = (1.0, 3.0)
     segments: int = LCM_STEPS
     huber: float = 0.03
-    partial_dropout: float = 0.0
     identity_open: float = 0.05
     attributes_open: float = 0.05
     attribute_open: float = 0.1
@@ -61,7 +59,6 @@ class DistilRecipe:
         check_steps(self)
         check_draws(self)
         one_of(self, STAGES, "stage")
-        one_of(self, PREDICTIONS, "prediction")
         ranges = "guidance_identity", "guidance_attributes"
         within(self, "0 <= lowest <= highest", lambda bounds: len(bounds) == 2 and 0 <= bounds[0] <= bounds[1], *ranges)
         within(self, f"a divisor of {TIMES}", lambda count: count >= 1 and TIMES % count == 0, "segments")
@@ -80,11 +77,14 @@ def distil(
     say: Say = print,
     look: Callable[[Denoiser, int], None] | None = None,
     device: str = "cpu",
+    prediction: str = "v",
 ) -> Denoiser:
     """Makes a student of a teacher, going on from `folder/student.pt` where there is one. Returns its average.
 
     Where torch.distributed is initialised, every process takes its part of every batch, and the first keeps and says.
 
+    Args:
+        prediction: Of the teacher, and so of the student.
     Raises:
         ValueError: If a loss is not finite, naming the step; if a checkpoint in `folder` belongs to another recipe; if
             the processes cannot share a batch evenly.
@@ -96,11 +96,11 @@ def distil(
         network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     teacher.eval().requires_grad_(False)
     training = Averaged(recipe.stage, model, recipe, folder / CHECKPOINT)
-    bars, others, (rank, ranks) = alpha_bars(recipe.prediction).to(device), Others(data), rank_and_ranks()
+    bars, others, (rank, ranks) = alpha_bars(prediction).to(device), Others(data), rank_and_ranks()
 
     def losses_of(step: int) -> dict[str, Tensor]:
         batch = draw(data, others, recipe, teacher.shape, step, rank, ranks, device)
-        return {"loss": LOSSES[recipe.stage](model, training.average, teacher, batch, recipe, bars)}
+        return {"loss": LOSSES[recipe.stage](model, training.average, teacher, batch, recipe, bars, prediction)}
 
     return training.run(losses_of, say, look)
 
@@ -113,9 +113,15 @@ def _guidance(batch: Batch, recipe: DistilRecipe) -> Float[Tensor, "b 2"]:
 
 
 def _guidance_loss(
-    model: Denoiser, average: Denoiser, teacher: Denoiser, batch: Batch, recipe: DistilRecipe, bars: Float[Tensor, " t"]
+    model: Denoiser,
+    average: Denoiser,
+    teacher: Denoiser,
+    batch: Batch,
+    recipe: DistilRecipe,
+    bars: Float[Tensor, " t"],
+    kind: str,
 ) -> Float[Tensor, ""]:
-    del average
+    del average, kind  # of what the teacher says the student is to say
     guidance, bar = _guidance(batch, recipe), bars[batch.timesteps]
     noisy = objectives.noised(batch.latents, batch.noise, bar).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
@@ -125,10 +131,16 @@ def _guidance_loss(
 
 
 def _consistency_loss(
-    model: Denoiser, average: Denoiser, teacher: Denoiser, batch: Batch, recipe: DistilRecipe, bars: Float[Tensor, " t"]
+    model: Denoiser,
+    average: Denoiser,
+    teacher: Denoiser,
+    batch: Batch,
+    recipe: DistilRecipe,
+    bars: Float[Tensor, " t"],
+    kind: str,
 ) -> Float[Tensor, ""]:
     """The teacher, taught guidance, leads one DDIM step down; what the average makes of that place is the aim."""
-    kind, guidance = recipe.prediction, _guidance(batch, recipe)
+    guidance = _guidance(batch, recipe)
     stride = TIMES // recipe.segments
     times = (batch.timesteps // stride + 1) * stride - 1  # the last time of its segment: 999 is the first of sampling
     before = times - stride  # -1 is the end: no noise

@@ -230,11 +230,8 @@ def rank_and_ranks() -> tuple[int, int]:
 
 def mean_over_processes(losses: Mapping[str, Float[Tensor, ""]]) -> dict[str, float]:
     """Of the whole batch: so that all processes stop where one of them must."""
-    _, ranks = rank_and_ranks()
-    values = torch.stack([loss.float() for loss in losses.values()])
-    if ranks > 1:
-        dist.all_reduce(values)
-    return dict(zip(losses, (values / ranks).tolist(), strict=True))
+    values = averaged(torch.stack([loss.float() for loss in losses.values()]))
+    return dict(zip(losses, values.tolist(), strict=True))
 
 
 def average_gradients(model: nn.Module) -> None:
@@ -242,15 +239,22 @@ def average_gradients(model: nn.Module) -> None:
 
     By hand: torch's own wrapper wants one pass of one network in a loss.
     """
-    _, ranks = rank_and_ranks()
-    if ranks == 1:
+    if rank_and_ranks()[1] == 1:
         return
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat)
-    parts = (flat / ranks).split([gradient.numel() for gradient in gradients])
-    for gradient, part in zip(gradients, parts, strict=True):
+    flat = averaged(torch.cat([gradient.flatten() for gradient in gradients]))
+    for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
+
+
+def averaged(tensor: Tensor) -> Tensor:
+    """The mean over all processes, in each of them."""
+    _, ranks = rank_and_ranks()
+    if ranks == 1:
+        return tensor
+    whole = tensor.clone()
+    dist.all_reduce(whole)
+    return whole / ranks
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from generation import objectives
 from generation.pixels import as_input
 from generation.regressor import (
     CLASSES,
@@ -31,6 +32,7 @@ from generation.world import CONTROLS, attribute_table, render, sample_people
 from generation.world.scenes import generator_attributes
 
 PEOPLE_STREAM = 7_007  # of SeedSequence: neither the generator nor the embedders are trained on these people
+CHECKPOINT = "regressor.pt"
 BLOCK = 25  # people rendered at once
 Draw = Callable[[int, np.random.Generator], list[dict[str, float]]]
 Align = Callable[[UInt8[np.ndarray, "n 112 112 3"]], UInt8[np.ndarray, "n 112 112 3"]]
@@ -164,7 +166,7 @@ def train_regressor(
     numbers = targets[0][0]
     model = Regressor(numbers.mean(0), numbers.std(0).clamp(min=1e-3)).to(device)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    OneCycle("regressor", model, recipe, folder / "regressor.pt").run(
+    OneCycle("regressor", model, recipe, folder / CHECKPOINT).run(
         lambda rng: _loss(model, sources, targets, recipe, rng), say
     )
     return model.eval()
@@ -213,9 +215,10 @@ def attribute_loss(
     glasses: Int64[Tensor, " b"],
     hat: Int64[Tensor, " b"],
 ) -> Float[Tensor, ""]:
-    """Smooth L1 on the standardised numbers, summed over attributes, and cross entropy on the two styles."""
-    off = F.smooth_l1_loss(read[0], numbers, beta=0.3, reduction="none").sum(1).mean()
-    return off + F.cross_entropy(read[1], glasses) + F.cross_entropy(read[2], hat)
+    """How far standardised numbers, summed over attributes, and the two styles are off; a mean over pictures."""
+    off = objectives.number_distance(read[0], numbers).sum(1)
+    styles = objectives.style_distance(read[1], glasses) + objectives.style_distance(read[2], hat)
+    return (off + styles).mean()
 
 
 def shaken(

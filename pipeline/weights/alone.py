@@ -20,10 +20,12 @@ from generation.diffusion import Denoiser, DenoiserShape
 from generation.train.autoencoder import AutoencoderRecipe
 from generation.train.decoder import DecoderRecipe
 from generation.train.distil import DistilRecipe
-from generation.train.generator import CHECKPOINT, GeneratorRecipe, Mirror
+from generation.train.generator import CHECKPOINT, GeneratorRecipe
+from generation.train.mirror import Mirror, Reader
+from generation.train.regressor import RegressorRecipe
 from pipeline.progress import say
 from pipeline.steps.files import sha256_of
-from pipeline.weights.generator import FOLDER, WEIGHTS, autoencoder_of, embedder_a, shape_of, train_denoiser
+from pipeline.weights.generator import FOLDER, WEIGHTS, autoencoder_of, embedder_a, reader_of, shape_of, train_denoiser
 from pipeline.weights.listing import listed, write_listing
 from pipeline.weights.recipe import GeneratorOrder
 from pipeline.weights.renders import claim
@@ -53,9 +55,9 @@ def train_alone(cfg: DictConfig) -> None:
     with processes() as (rank, device):
         device = cfg.device or device
         autoencoder = autoencoder_of(made, order, device)
-        mirror = None
-        if recipe.identity_term != "none":
-            mirror = Mirror(autoencoder.decode, embedder_a(work, embedder_a_of(work), device))
+        embed = None if recipe.identity_term == "none" else embedder_a(work, embedder_a_of(work), device)
+        reader = reader_of(made, order, device) if recipe.attribute_weight else None
+        mirror = Mirror(autoencoder.decode, embed, None if reader is None else Reader(reader, reader.mean, reader.std))
         if rank == 0:
             claim(run, asdict(recipe) | {"data": asdict(order)} | ({"start": sha256_of(start)} if start else {}))
             say(f"train-generator: {recipe.steps} steps on {device}, {os.environ.get('WORLD_SIZE', '1')} processes")
@@ -128,6 +130,7 @@ def order_of(made: Path) -> GeneratorOrder:
         student |= {name: tuple(student[name]) for name in ("guidance_identity", "guidance_attributes")}
     nested = {
         "autoencoder": AutoencoderRecipe(**autoencoder),
+        "reader": RegressorRecipe(**told["reader"]),
         "denoiser": GeneratorRecipe(**told["denoiser"]),
         "student": student and DistilRecipe(**student),
         "decoder": DecoderRecipe(**told["decoder"]),

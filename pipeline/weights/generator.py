@@ -17,11 +17,17 @@ from torch import Tensor
 
 from generation import diffusion
 from generation.diffusion import Autoencoder, Control, DenoiserShape, FaceDiffusion
+from generation.regressor import Regressor
 from generation.train.autoencoder import CHECKPOINT as AUTOENCODER
 from generation.train.autoencoder import cache_latents, read_latents, train_autoencoder
 from generation.train.decoder import train_decoder
 from generation.train.distil import distil
-from generation.train.generator import GeneratorRecipe, Mirror, Photographs, train_generator
+from generation.train.generator import GeneratorRecipe, train_generator
+from generation.train.likeness import Beholder
+from generation.train.mirror import Mirror, Reader
+from generation.train.photographs import Photographs
+from generation.train.regressor import CHECKPOINT as REGRESSOR
+from generation.train.regressor import Examples, train_regressor
 from generation.world import ATTRIBUTES, CONTROLS
 from generation.world.scenes import generator_attributes
 from pipeline.weights.measuring import SPACES, embedder, polished
@@ -37,6 +43,7 @@ from stages.sample.population import fit
 PEOPLE_STREAM = 7_005  # of SeedSequence: its people are no other model's, and no run's
 FOLDER = "generator"  # of the work folder
 RENDERS, VECTORS, LATENTS = "renders", "vectors.npy", "latents.npz"
+READER = "reader"  # folder of the regressor that the denoiser learns from
 WEIGHTS, POPULATION = "generator.safetensors", "population.npz"
 TEACHER = "teacher.safetensors"  # before distillation and the decoder's second training
 SPACE = SPACES["embedder_a"]
@@ -77,20 +84,22 @@ def _make(work: Path, recipe: WeightsRecipe, device: str) -> None:
     write_population(folder, order)
     if (folder / WEIGHTS).exists():
         return
-    network = embedder_a(work, recipe.embedder_a, device)
+    make_reader(folder, order, say, device)
+    network, reader = embedder_a(work, recipe.embedder_a, device), reader_of(folder, order, device)
+    beholder = beholder_of(network, reader)
     seen = _learnt(order, len(renders.labels))
     autoencoder = train_autoencoder(
         renders.pictures[:seen],
         alignments(renders)[:seen],
         order.autoencoder,
         folder,
-        partial(features_of, network),
+        beholder,
         say,
         device=device,
     )
     cache_latents(autoencoder, renders.pictures, folder / LATENTS, precision=order.autoencoder.precision)
     read_latents(autoencoder, folder / LATENTS)
-    mirror = Mirror(autoencoder.decode, network)
+    mirror = Mirror(autoencoder.decode, network, Reader(reader, reader.mean, reader.std))
     train_denoiser(folder, folder, order, order.denoiser, autoencoder, mirror, say, device, name=TEACHER)
     teacher = diffusion.load(folder / TEACHER)
     model = _distilled(folder, order, teacher, say, device)
@@ -101,7 +110,7 @@ def _make(work: Path, recipe: WeightsRecipe, device: str) -> None:
         model.denoiser,
         order.decoder,
         folder,
-        partial(features_of, network),
+        beholder,
         model.prediction,
         model.taught,
         say,
@@ -114,7 +123,15 @@ def _distilled(folder: Path, order: GeneratorOrder, teacher: FaceDiffusion, say:
     """The teacher with its guidance put into one pass; itself where no student is asked for."""
     if order.student is None:
         return teacher
-    student = distil(photographs_of(folder, order), teacher.denoiser, order.student, folder, say, device=device)
+    student = distil(
+        photographs_of(folder, order),
+        teacher.denoiser,
+        order.student,
+        folder,
+        say,
+        device=device,
+        prediction=teacher.prediction,
+    )
     taught = diffusion.Taught(order.student.guidance_identity, order.student.guidance_attributes)
     return replace(teacher, denoiser=student, taught=taught)
 
@@ -138,7 +155,7 @@ def train_denoiser(
         made: The generator's part of a work folder, with renders, vectors and latents.
         out: Where the checkpoint, contact sheets and the file go.
         autoencoder: Of those latents, its statistics measured.
-        mirror: What an identity term looks with.
+        mirror: What the terms look with that look at estimates.
         sheet_minutes: Between contact sheets.
         name: Of the file.
         start: Another training's checkpoint, of a denoiser of `shape_of`; its average is where this one begins.
@@ -237,6 +254,34 @@ def embed_renders(folder: Path, onnx: Path, device: str) -> None:
     os.replace(part, folder / VECTORS)
 
 
+def make_reader(made: Path, order: GeneratorOrder, say: Say, device: str) -> None:
+    """Trains the regressor that the denoiser learns from: on the generator's own renders, apart from the one that
+    certifies, which has other people and another seed."""
+    renders = mapped(made / RENDERS, CloseUps)
+    seen = _learnt(order, len(renders.labels))
+    pictures, crops, attributes, labels = (getattr(renders, name)[:seen] for name in Examples.__slots__)
+    own = Examples(pictures, crops, np.array(attributes), np.array(labels))
+    train_regressor(own, None, order.reader, made / READER, say, device)
+
+
+def reader_of(made: Path, order: GeneratorOrder, device: str) -> Regressor:
+    """The regressor of a work folder that a denoiser learns from; its weights stay.
+
+    Raises:
+        ValueError: If it is not there, or not trained to its end.
+    """
+    path = made / READER / REGRESSOR
+    if not path.is_file():
+        raise ValueError(f"expected {READER}/{REGRESSOR} in {made}, found no such file; `facemint weights` makes it")
+    kept = torch.load(path, weights_only=True, map_location="cpu")
+    if kept["step"] != order.reader.steps:
+        raise ValueError(f"expected a reader of {order.reader.steps} steps in {path}, got {kept['step']}")
+    network = Regressor()
+    network.load_state_dict(kept["model"])
+    network.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
 def write_population(folder: Path, order: GeneratorOrder) -> None:
     """Writes mean and covariance of the sources' vectors: whom a sampler may draw."""
     if (folder / POPULATION).exists():
@@ -248,6 +293,11 @@ def write_population(folder: Path, order: GeneratorOrder) -> None:
     part = folder / "population.part.npz"
     np.savez(part, mean=mean, covariance=covariance, space=SPACE)
     os.replace(part, folder / POPULATION)
+
+
+def beholder_of(network: IResNet, reader: Regressor) -> Beholder:
+    """Features of embedder A, and what a reader sees."""
+    return Beholder(partial(features_of, network), lambda pictures, crops: reader(pictures, crops)[0])
 
 
 def features_of(network: IResNet, crops: Float[Tensor, "b 3 112 112"]) -> list[Tensor]:

@@ -10,6 +10,7 @@ from generation.train.autoencoder import AutoencoderRecipe
 from generation.train.decoder import DecoderRecipe
 from generation.train.distil import DistilRecipe
 from generation.train.generator import GeneratorRecipe
+from generation.train.regressor import RegressorRecipe
 from pipeline.weights.regressor import RegressorOrder
 from pipeline.weights.renders import BLOCK
 from recognition.augment import Augment
@@ -61,6 +62,7 @@ class GeneratorOrder:
         held_out: The last of them, who are not trained on but looked at in contact sheets.
         seed: Of people and photographs.
         autoencoder: How the autoencoder is trained.
+        reader: How the regressor is trained that the denoiser learns from.
         denoiser: How the denoiser is trained.
         student: How its guidance is put into one pass; None where it needs none. An identity term that has been learnt
             long enough leaves nothing for guidance to do: with it people were no more themselves and all pictures
@@ -75,6 +77,7 @@ class GeneratorOrder:
     held_out: int = 100
     seed: int = 2026
     autoencoder: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
+    reader: RegressorRecipe = field(default_factory=lambda: RegressorRecipe(steps=3000, seed=29))
     denoiser: GeneratorRecipe = field(default_factory=GeneratorRecipe)
     student: DistilRecipe | None = None
     decoder: DecoderRecipe = field(default_factory=DecoderRecipe)
@@ -101,6 +104,8 @@ class WeightsRecipe:
         seed: Of the measuring models.
         regressor: What the attributes of a picture are read by.
         generator: The generator, from people of its own.
+    Raises:
+        ValueError: If the regressor that the generator learns from is born as the one that certifies it.
     """
 
     people: int = 4000
@@ -114,6 +119,13 @@ class WeightsRecipe:
     embedder_b: Recipe = field(default_factory=lambda: embedder_recipe("plain_b", seed=2))
     regressor: RegressorOrder = field(default_factory=RegressorOrder)
     generator: GeneratorOrder = field(default_factory=GeneratorOrder)
+
+    def __post_init__(self) -> None:
+        if self.generator.reader.seed == self.regressor.training.seed:
+            raise ValueError(
+                "generator.reader.seed: expected another than regressor.training.seed, as what a generator learns from "
+                f"may not certify it, got {self.generator.reader.seed} for both"
+            )
 
     @property
     def measuring(self) -> dict[str, Any]:

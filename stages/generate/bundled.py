@@ -59,6 +59,15 @@ class Bundled:
     framing = "close-up"
 
     @staticmethod
+    def weights_sha256(weights: str | Path = FOLDER) -> str:
+        """What decides its pictures beside its arguments, wherever the folder is.
+
+        Raises:
+            ValueError: If the folder lists no generator.
+        """
+        return bundled(NAME, Path(weights)).sha256
+
+    @staticmethod
     def check_weights(weights: str | Path = FOLDER) -> None:
         """Preflight's question, answered without a model loaded: is the right file there?
 

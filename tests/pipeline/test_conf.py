@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
+from generation.weights import FOLDER
 from pipeline.cli import CONF
 from pipeline.meaning import fingerprint, meaning, plain
 from pipeline.preflight import STEPS, _targets
@@ -70,6 +72,23 @@ def test_runner_place_threads_and_trainer_do_not_change_what_a_dataset_is_made_f
 )
 def test_everything_else_does(word: str) -> None:
     assert fingerprint(meaning(composed(word))) != fingerprint(meaning(composed()))
+
+
+@pytest.mark.parametrize("sampler", ["population", "two_stage"])
+def test_a_dataset_is_made_from_weights_and_not_from_their_folder(tmp_path: Path, sampler: str) -> None:
+    def made_from(folder: Path | None) -> str:
+        words = [] if folder is None else [f"++generator.weights={folder}"]
+        return fingerprint(meaning(composed("generator=bundled", f"sampler={sampler}", *words)))
+
+    for name in ("here", "there", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights.json").write_text((FOLDER / "weights.json").read_text())
+    listing = json.loads((FOLDER / "weights.json").read_text())
+    listing["generator"]["sha256"] = "0" * 64
+    (tmp_path / "other" / "weights.json").write_text(json.dumps(listing))
+    assert made_from(tmp_path / "here") == made_from(tmp_path / "there") == made_from(None)
+    assert made_from(tmp_path / "other") != made_from(None)
+    assert made_from(tmp_path / "nowhere") != made_from(None)  # preflight refuses it
 
 
 def test_the_control_is_rendered_in_the_wild_whatever_the_dataset_is_made_with() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -54,6 +55,7 @@ SMALL = dataclasses.replace(
         pictures=2,
         held_out=5,
         autoencoder=AutoencoderRecipe(steps=2, batch_size=2, widths=(16, 16, 16), precision="fp32", threads=1),
+        reader=RegressorRecipe(steps=2, batch_size=4, seed=29, precision="fp32", threads=1),
         denoiser=GeneratorRecipe(steps=2, batch_size=4, precision="fp32", threads=1),
         student=DistilRecipe(steps=2, batch_size=4, precision="fp32", threads=1),
         decoder=DecoderRecipe(steps=2, batch_size=4, critic_from=1, precision="fp32", threads=1),
@@ -166,7 +168,7 @@ def trained_alone(work, run, *words):
 
 def test_a_denoiser_is_trained_alone_with_an_identity_term_and_again_the_same(made, tmp_path):
     work, _ = made
-    words = trained_alone(work, tmp_path / "run", "recipe.identity_term=triplet", "recipe.identity_below=0.9")
+    words = trained_alone(work, tmp_path / "run", "recipe.identity_term=triplet", "recipe.looked_below=0.9")
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     assert f"wrote {tmp_path / 'run' / 'generator.safetensors'}" in result.output
@@ -178,9 +180,31 @@ def test_a_denoiser_is_trained_alone_with_an_identity_term_and_again_the_same(ma
     assert '"partial_dropout": 0.5' in other.stderr
 
 
+def test_a_denoiser_needs_the_reader_that_it_learns_from_and_it_trained_to_its_end(made, tmp_path):
+    work, _ = made
+    other = tmp_path / "work"
+    shutil.copytree(work, other, ignore=shutil.ignore_patterns("*.npz.part"))
+    reader = other / "generator" / "reader" / "regressor.pt"
+    kept = torch.load(reader, weights_only=True)
+    torch.save(kept | {"step": 1}, reader)
+    half = CliRunner().invoke(app, trained_alone(other, tmp_path / "run"))
+    assert half.exit_code != 0
+    assert "expected a reader of 2 steps" in half.stderr
+    reader.unlink()
+    none = CliRunner().invoke(app, trained_alone(other, tmp_path / "run"))
+    assert none.exit_code != 0
+    assert "expected reader/regressor.pt in" in none.stderr
+
+
+def test_what_the_generator_learns_from_is_not_born_as_what_certifies_it():
+    twin = dataclasses.replace(SMALL.generator, reader=SMALL.regressor.training)
+    with pytest.raises(ValueError, match=r"generator\.reader\.seed: expected another than regressor\.training\.seed"):
+        dataclasses.replace(SMALL, generator=twin)
+
+
 def test_a_denoiser_begins_where_another_training_ended_and_another_start_is_another_training(made, tmp_path):
     work, _ = made
-    still = ["recipe.steps=1", "recipe.peak_lr=1e-12", "recipe.identity_term=none"]
+    still = ["recipe.steps=1", "recipe.peak_lr=1e-12", "recipe.identity_term=none", "recipe.attribute_weight=0"]
     words = [*trained_alone(work, tmp_path / "run", *still), f"start={work / 'generator'}"]
     for again in (words, words, [*words[:-1], f"start={work / 'generator' / 'denoiser.pt'}"]):  # the same file
         result = CliRunner().invoke(app, again)

@@ -1,8 +1,12 @@
 """What small trainings are given: photographs of noise, someone to listen, and someone to stop them."""
 
 import numpy as np
+import torch
+from torch.nn import functional as F
 
-from generation.train.generator import Photographs
+from generation.regressor import NUMBERS
+from generation.train.likeness import Beholder
+from generation.train.photographs import Photographs
 
 
 def photographs(people=5, pictures=4):
@@ -20,6 +24,13 @@ def photographs(people=5, pictures=4):
 
 
 DATA = photographs()
+
+
+SMALLER = torch.randn(3 * 7 * 7, len(NUMBERS), generator=torch.Generator().manual_seed(6)) / 10
+BEHOLDER = Beholder(  # sees crops at two sizes, and reads numbers that are linear in a tiny picture
+    lambda crops: [F.avg_pool2d(crops, 4), F.avg_pool2d(crops, 16)],
+    lambda pictures, crops: F.avg_pool2d(pictures, 16).flatten(1) @ SMALLER,
+)
 
 
 def quiet(_):

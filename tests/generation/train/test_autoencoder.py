@@ -3,10 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 from generation.train.autoencoder import AutoencoderRecipe, cache_latents, read_latents, train_autoencoder
-from tests.generation.train.small import StopError, quiet, stop
+from tests.generation.train.small import BEHOLDER, StopError, quiet, stop
 
 RECIPE = AutoencoderRecipe(
     steps=4, batch_size=2, warmup_steps=1, widths=(16, 16, 16), threads=1, precision="fp32", checkpoint_every=2
@@ -20,20 +19,16 @@ def renders():
     return pictures, np.tile(np.eye(2, 3, dtype=np.float32), (6, 1, 1))
 
 
-def features(crops):
-    return [F.avg_pool2d(crops, 4), F.avg_pool2d(crops, 16)]
-
-
 @pytest.fixture(scope="module")
 def whole(renders, tmp_path_factory):
-    return train_autoencoder(*renders, RECIPE, tmp_path_factory.mktemp("whole"), features, quiet)
+    return train_autoencoder(*renders, RECIPE, tmp_path_factory.mktemp("whole"), BEHOLDER, quiet)
 
 
 def test_training_that_was_stopped_goes_on_to_the_same_weights(renders, whole, tmp_path):
     with pytest.raises(StopError, match=r"step 2/4, loss \d.*, whole \d.*, kl \d"):
-        train_autoencoder(*renders, RECIPE, tmp_path, features, stop)
+        train_autoencoder(*renders, RECIPE, tmp_path, BEHOLDER, stop)
     looks = []
-    continued = train_autoencoder(*renders, RECIPE, tmp_path, features, quiet, lambda _, step: looks.append(step))
+    continued = train_autoencoder(*renders, RECIPE, tmp_path, BEHOLDER, quiet, lambda _, step: looks.append(step))
     assert looks == [3, 4]
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, continued.state_dict()[name]), name
@@ -41,9 +36,16 @@ def test_training_that_was_stopped_goes_on_to_the_same_weights(renders, whole, t
 
 def test_the_work_of_another_recipe_is_refused(renders, tmp_path):
     once = dataclasses.replace(RECIPE, steps=1)
-    train_autoencoder(*renders, once, tmp_path, features, quiet)
+    train_autoencoder(*renders, once, tmp_path, BEHOLDER, quiet)
     with pytest.raises(ValueError, match=r"'jitter': 0\.3"):
-        train_autoencoder(*renders, dataclasses.replace(once, jitter=0.3), tmp_path, features, quiet)
+        train_autoencoder(*renders, dataclasses.replace(once, jitter=0.3), tmp_path, BEHOLDER, quiet)
+
+
+def test_readings_that_count_need_someone_who_reads(renders, tmp_path):
+    blind = dataclasses.replace(BEHOLDER, numbers=None)
+    with pytest.raises(ValueError, match=r"reading_weight: expected a beholder that reads for 0\.02, got none"):
+        train_autoencoder(*renders, RECIPE, tmp_path, blind, quiet)
+    train_autoencoder(*renders, dataclasses.replace(RECIPE, reading_weight=0.0), tmp_path, blind, quiet)
 
 
 def test_latents_are_cached_with_the_statistics_that_made_them(renders, whole, tmp_path):

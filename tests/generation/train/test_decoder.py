@@ -7,8 +7,10 @@ from torch.nn import functional as F
 
 from generation.diffusion import Autoencoder, AutoencoderShape, DenoiserShape
 from generation.train.decoder import Critic, DecoderRecipe, train_decoder
-from generation.train.generator import Photographs
+from generation.train.photographs import Photographs
 from tests.generation.small import TAUGHT, TOLD, denoiser, stirred
+from tests.generation.train.small import BEHOLDER, StopError, quiet, stop
+from tests.generation.train.two_processes import in_two_processes
 
 SHAPE = AutoencoderShape(widths=(16, 16, 16), latent_channels=2)
 DENOISER = DenoiserShape(
@@ -43,22 +45,6 @@ DATA = photographs()
 PICTURES = np.random.default_rng(1).integers(0, 256, (6, 112, 112, 3), dtype=np.uint8)
 
 
-def features(crops):
-    return [F.avg_pool2d(crops, 4), F.avg_pool2d(crops, 16)]
-
-
-def quiet(_):
-    pass
-
-
-class StopError(Exception):
-    pass
-
-
-def stop(line):
-    raise StopError(line)
-
-
 def born():
     torch.manual_seed(3)
     return stirred(Autoencoder(SHAPE))
@@ -66,7 +52,7 @@ def born():
 
 def trained(folder, recipe=RECIPE, say=quiet, model=None, taught=TAUGHT):
     return train_decoder(
-        DATA, PICTURES, model or born(), denoiser(DENOISER), recipe, folder, features, taught=taught, say=say
+        DATA, PICTURES, model or born(), denoiser(DENOISER), recipe, folder, BEHOLDER, taught=taught, say=say
     )
 
 
@@ -81,6 +67,21 @@ def test_training_that_was_stopped_goes_on_to_the_same_weights_and_so_does_its_c
     continued = trained(tmp_path)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, continued.state_dict()[name]), name
+
+
+def train(folder, say=print):
+    return trained(folder, say=say)
+
+
+@torch.no_grad()
+def test_two_processes_learn_what_one_does(whole, tmp_path):
+    said_by_both = in_two_processes(__name__, tmp_path)
+    assert said_by_both.count("step 4/4") == 1  # the first process alone says and keeps
+    both = born()
+    both.load_state_dict(torch.load(tmp_path / "decoder.pt", weights_only=True)["average"])
+    latents = torch.from_numpy(DATA.latents.astype(np.float32))
+    torch.testing.assert_close(both.decode(latents), whole.decode(latents), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(whole.decode(latents), born().decode(latents), atol=1e-2)
 
 
 def test_the_decoder_alone_is_learnt_and_latents_mean_what_they_meant(whole):
@@ -131,7 +132,7 @@ def test_a_critic_learns_to_tell_pictures_from_drawings():
 def test_a_picture_that_cannot_be_aligned_is_refused(tmp_path):
     blind = dataclasses.replace(DATA, to_crop=None)
     with pytest.raises(ValueError, match="to_crop: expected what aligns each picture, got none"):
-        train_decoder(blind, PICTURES, born(), denoiser(DENOISER), RECIPE, tmp_path, features)
+        train_decoder(blind, PICTURES, born(), denoiser(DENOISER), RECIPE, tmp_path, BEHOLDER)
 
 
 @pytest.mark.parametrize(

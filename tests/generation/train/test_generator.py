@@ -6,14 +6,9 @@ import torch
 
 from generation import objectives
 from generation.diffusion import Denoiser, alpha_bars
-from generation.train.generator import (
-    GeneratorRecipe,
-    Mirror,
-    Others,
-    _of_another_person,
-    draw,
-    train_generator,
-)
+from generation.train.generator import GeneratorRecipe, train_generator
+from generation.train.mirror import Mirror
+from generation.train.photographs import Others, _of_another_person, draw
 from tests.generation.small import NARROW
 from tests.generation.train.small import DATA, StopError, quiet, stop
 from tests.generation.train.two_processes import in_two_processes
@@ -27,6 +22,7 @@ RECIPE = GeneratorRecipe(
     checkpoint_every=3,
     partial_dropout=0.25,
     identity_term="none",
+    attribute_weight=0.0,
 )
 
 
@@ -109,7 +105,7 @@ def test_shares_of_what_is_left_open_are_those_of_the_recipe():
     )
     batch = drawn(recipe)
     assert (~batch.someone).float().mean() == pytest.approx(0.2, abs=0.02)
-    assert batch.kept.float().mean() == pytest.approx(0.5, abs=0.01)
+    assert (batch.fate < 0.5).float().mean() == pytest.approx(0.5, abs=0.01)
     assert batch.asked.float().mean() == pytest.approx(0.7 * 0.75, abs=0.02)
     nothing_asked = 0.3 + 0.7 * 0.5**2 / 3  # a share s of attributes open, even from 0 to 0.5: E[s^2] = 0.25 / 3
     assert (~batch.asked.any(1)).float().mean() == pytest.approx(nothing_asked, abs=0.02)
@@ -158,7 +154,7 @@ def seen_cosine(model, recipe):
         told = model.condition(model.context(batch.vectors), batch.attributes, batch.asked)
         clean = objectives.clean_estimate("v", model(noisy, batch.timesteps, told), noisy, bar)
     early = batch.timesteps < 500
-    seen = MIRROR(clean, batch.to_crop)
+    seen = MIRROR.embed(MIRROR.show(clean, batch.to_crop)[1])
     return torch.nn.functional.cosine_similarity(seen, batch.vectors)[early].mean().item()
 
 
@@ -186,8 +182,8 @@ def test_rows_too_noisy_for_an_identity_term_are_not_decoded(tmp_path):
         batch_size=20,
         identity_open=0.0,
         identity_term="cosine",
-        identity_below=0.5,
-        identity_above=0.2,
+        looked_below=0.5,
+        looked_above=0.2,
     )
     train_generator(DATA, NARROW, recipe, tmp_path, quiet, mirror=Mirror(decode, MIRROR.embed))
     assert decoded == [6]  # of 20 times, one in each twentieth, from 0.2 to 0.5
@@ -202,9 +198,10 @@ def test_rows_too_noisy_for_an_identity_term_are_not_decoded(tmp_path):
         ({"cross_pairs": 1.5}, "cross_pairs: expected 0 to 1, got 1.5"),
         ({"peak_lr": float("nan")}, "peak_lr: expected more than 0, got nan"),
         ({"identity_term": "euclid"}, "identity_term: expected one of none, cosine, triplet, got 'euclid'"),
-        ({"identity_above": 0.7}, "identity_above: expected 0 to less than identity_below, got 0.7"),
+        ({"looked_above": 0.7}, "looked_above: expected 0 to less than looked_below, got 0.7"),
+        ({"attribute_weight": -0.1}, "attribute_weight: expected at least 0, got -0.1"),
         ({"identity_power": -1.0}, "identity_power: expected at least 0, got -1.0"),
-        ({"identity_below": 0.0}, "identity_below: expected more than 0, at most 1, got 0.0"),
+        ({"looked_below": 0.0}, "looked_below: expected more than 0, at most 1, got 0.0"),
     ],
 )
 def test_a_recipe_out_of_range_is_refused(wrong, told):
@@ -216,8 +213,14 @@ def test_data_that_do_not_fit_are_refused(tmp_path):
     other = dataclasses.replace(DATA, vectors=np.zeros((20, 9), np.float32))
     with pytest.raises(ValueError, match=r"vectors: expected shape \(20, 8\), got \(20, 9\)"):
         train_generator(other, NARROW, RECIPE, tmp_path, quiet)
-    with pytest.raises(ValueError, match="identity_term: expected a mirror and to_crop for 'cosine', got none"):
-        train_generator(DATA, NARROW, dataclasses.replace(RECIPE, identity_term="cosine"), tmp_path, quiet)
+    cosine = dataclasses.replace(RECIPE, identity_term="cosine")
+    with pytest.raises(ValueError, match="identity_term: expected a mirror that embeds for 'cosine', got none"):
+        train_generator(DATA, NARROW, cosine, tmp_path, quiet)
+    with pytest.raises(ValueError, match="to_crop: expected what aligns each picture for terms that look"):
+        train_generator(dataclasses.replace(DATA, to_crop=None), NARROW, cosine, tmp_path, quiet, mirror=MIRROR)
+    told = dataclasses.replace(RECIPE, attribute_weight=0.1)
+    with pytest.raises(ValueError, match=r"attribute_weight: expected a mirror with a reader for 0\.1, got none"):
+        train_generator(DATA, NARROW, told, tmp_path, quiet, mirror=MIRROR)
     assert not list(tmp_path.iterdir())
 
 
