@@ -255,7 +255,7 @@ class _Lesson:
         return objectives.clean_estimate(self.prediction, predicted, noisy, bar)
 
     def _balance(self, likeness: Float[Tensor, ""], displeasure: Float[Tensor, ""]) -> Float[Tensor, ""]:
-        """Makes both gradients of the whole batch at the last layer alike in length (Esser et al., 2021, equation 7)."""
+        """Makes both of the whole batch's gradients at the last layer alike long (Esser et al., 2021, equation 7)."""
         last = self.autoencoder.kl.decoder.conv_out.weight
         ours, theirs = (
             averaged(torch.autograd.grad(loss, last, retain_graph=True)[0].float()).norm()
