@@ -121,9 +121,16 @@ def order_of(made: Path) -> GeneratorOrder:
     """What the generator's part of a work folder was made from.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, or it is of a version with other settings.
     """
     told = _claimed(made)
+    try:
+        return _order(told)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"work: expected the work of this version in {made}, got another's: {error}") from error
+
+
+def _order(told: dict[str, Any]) -> GeneratorOrder:
     autoencoder = told["autoencoder"] | {"widths": tuple(told["autoencoder"]["widths"])}
     student = told["student"]
     if student is not None:

@@ -196,6 +196,18 @@ def test_a_denoiser_needs_the_reader_that_it_learns_from_and_it_trained_to_its_e
     assert "expected reader/regressor.pt in" in none.stderr
 
 
+def test_the_work_of_another_version_is_told_in_a_line(made, tmp_path):
+    work, _ = made
+    (tmp_path / "generator").mkdir()
+    told = json.loads((work / "generator" / "recipe.json").read_text())
+    told["denoiser"]["identity_below"] = 0.7  # as it was called once
+    (tmp_path / "generator" / "recipe.json").write_text(json.dumps(told))
+    result = CliRunner().invoke(app, trained_alone(tmp_path, tmp_path / "run"))
+    assert result.exit_code != 0
+    assert "work: expected the work of this version in" in result.stderr
+    assert "identity_below" in result.stderr
+
+
 def test_what_the_generator_learns_from_is_not_born_as_what_certifies_it():
     twin = dataclasses.replace(SMALL.generator, reader=SMALL.regressor.training)
     with pytest.raises(ValueError, match=r"generator\.reader\.seed: expected another than regressor\.training\.seed"):
