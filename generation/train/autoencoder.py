@@ -14,8 +14,8 @@ from torch import Tensor
 
 from generation import objectives
 from generation.diffusion import Autoencoder, AutoencoderShape
-from generation.pixels import as_input
-from generation.train.likeness import WEIGHTS, Beholder, check_beholder, unlike, weighted, wide
+from generation.pixels import as_input, wide
+from generation.train.likeness import WEIGHTS, Beholder, check_beholder, unlike, weighted
 from generation.train.loop import Averaged, Say, rng_of_step
 from generation.train.recipe import at_least, check_steps, within
 

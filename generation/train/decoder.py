@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from generation import objectives
 from generation.diffusion import Autoencoder, Denoiser, Taught, alpha_bars
-from generation.pixels import as_input
-from generation.train.likeness import WEIGHTS, Beholder, check_beholder, unlike, weighted, wide
+from generation.pixels import as_input, wide
+from generation.train.likeness import WEIGHTS, Beholder, check_beholder, unlike, weighted
 from generation.train.loop import Averaged, Say, average_gradients, averaged, rank_and_ranks, rng_of_step
 from generation.train.photographs import TIMES, Photographs
 from generation.train.recipe import at_least, check_steps, within

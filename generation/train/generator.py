@@ -13,6 +13,7 @@ from torch import Tensor
 
 from generation import objectives
 from generation.diffusion import PREDICTIONS, Denoiser, DenoiserShape, alpha_bars
+from generation.pixels import wide
 from generation.train.loop import Averaged, Say, rank_and_ranks
 from generation.train.mirror import Mirror, check_looks, check_mirror, terms_of
 from generation.train.photographs import Batch, Others, Photographs, check_draws, draw
@@ -160,7 +161,7 @@ def _losses(
     context = objectives.with_identity_open(model.context(batch.vectors), model.nobody, batch.someone)
     context = objectives.partially_dropped(context, batch.fate >= recipe.partial_dropout, recipe.partial_dropout)
     condition = model.condition(context, batch.attributes, batch.asked)
-    predicted = model(noisy.contiguous(memory_format=torch.channels_last), batch.timesteps, condition)
+    predicted = model(wide(noisy), batch.timesteps, condition)
     wanted = objectives.target(recipe.prediction, batch.latents, batch.noise, bar)
     weight = torch.ones_like(bar)
     if recipe.min_snr_gamma:

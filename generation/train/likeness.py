@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from generation import objectives
+from generation.pixels import wide
 from generation.train.mirror import READ_PLACES
 
 Numbers = Callable[[Tensor, Tensor], Tensor]  # pictures, crops in [-1, 1] -> standardised `NUMBERS` (b, a)
@@ -87,8 +88,3 @@ def check_beholder(beholder: Beholder, recipe: Weighs) -> None:
     """Raises ValueError where readings count and nothing reads."""
     if recipe.reading_weight and beholder.numbers is None:
         raise ValueError(f"reading_weight: expected a beholder that reads for {recipe.reading_weight}, got none")
-
-
-def wide(pixels: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """Channels last in memory, which convolutions are faster in."""
-    return pixels.contiguous(memory_format=torch.channels_last)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from generation import objectives
+from generation.pixels import wide
 from generation.regressor import CLASSES, NUMBERS
 from generation.train.photographs import TIMES, Batch
 from generation.train.recipe import at_least, one_of, within
@@ -60,7 +61,7 @@ class Mirror:
         self, latents: Float[Tensor, "b c h w"], to_crop: Float[Tensor, "b 2 3"]
     ) -> tuple[Float[Tensor, "b 3 s s"], Float[Tensor, "b 3 s s"]]:
         """Pictures, and the aligned crops of their faces."""
-        pictures = self.decode(latents.contiguous(memory_format=torch.channels_last)).float()
+        pictures = self.decode(wide(latents)).float()
         return pictures, objectives.placed(pictures, to_crop)
 
 

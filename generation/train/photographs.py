@@ -27,7 +27,7 @@ class Photographs:
         attributes: In the order of the shape's controls.
         labels: Whose picture it is.
         sources: Rows whose vector may stand for the person in another picture: found, sharp, turned little.
-        to_crop: What aligns each picture (`objectives.placed`); needed by an identity term alone.
+        to_crop: What aligns each picture (`objectives.placed`); needed by whoever looks at faces in them.
     """
 
     latents: Float[np.ndarray, "n c h w"]

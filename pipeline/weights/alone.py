@@ -21,11 +21,19 @@ from generation.train.autoencoder import AutoencoderRecipe
 from generation.train.decoder import DecoderRecipe
 from generation.train.distil import DistilRecipe
 from generation.train.generator import CHECKPOINT, GeneratorRecipe
-from generation.train.mirror import Mirror, Reader
 from generation.train.regressor import RegressorRecipe
 from pipeline.progress import say
 from pipeline.steps.files import sha256_of
-from pipeline.weights.generator import FOLDER, WEIGHTS, autoencoder_of, embedder_a, reader_of, shape_of, train_denoiser
+from pipeline.weights.generator import (
+    FOLDER,
+    WEIGHTS,
+    autoencoder_of,
+    embedder_a,
+    mirror_of,
+    reader_of,
+    shape_of,
+    train_denoiser,
+)
 from pipeline.weights.listing import listed, write_listing
 from pipeline.weights.recipe import GeneratorOrder
 from pipeline.weights.renders import claim
@@ -38,8 +46,8 @@ from stages.generate.bundled import NAME
 def train_alone(cfg: DictConfig) -> None:
     """Trains the denoiser of a composed config (conf/train_generator.yaml) and writes it into the run's folder.
 
-    The folder is one of weights then, as the bundled generator takes it. Nothing is distilled into this model: guided
-    by identity and by attributes, it passes three times a step.
+    The folder is one of weights then, as the bundled generator takes it. Nothing is distilled into this model: where it
+    is guided, it takes two or three passes a step.
 
     Raises:
         ValueError: If a setting is out of range, the work folder is not there or of other recipes than the bundled
@@ -57,7 +65,7 @@ def train_alone(cfg: DictConfig) -> None:
         autoencoder = autoencoder_of(made, order, device)
         embed = None if recipe.identity_term == "none" else embedder_a(work, embedder_a_of(work), device)
         reader = reader_of(made, order, device) if recipe.attribute_weight else None
-        mirror = Mirror(autoencoder.decode, embed, None if reader is None else Reader(reader, reader.mean, reader.std))
+        mirror = mirror_of(autoencoder, embed, reader)
         if rank == 0:
             claim(run, asdict(recipe) | {"data": asdict(order)} | ({"start": sha256_of(start)} if start else {}))
             say(f"train-generator: {recipe.steps} steps on {device}, {os.environ.get('WORLD_SIZE', '1')} processes")

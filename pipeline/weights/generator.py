@@ -99,7 +99,7 @@ def _make(work: Path, recipe: WeightsRecipe, device: str) -> None:
     )
     cache_latents(autoencoder, renders.pictures, folder / LATENTS, precision=order.autoencoder.precision)
     read_latents(autoencoder, folder / LATENTS)
-    mirror = Mirror(autoencoder.decode, network, Reader(reader, reader.mean, reader.std))
+    mirror = mirror_of(autoencoder, network, reader)
     train_denoiser(folder, folder, order, order.denoiser, autoencoder, mirror, say, device, name=TEACHER)
     teacher = diffusion.load(folder / TEACHER)
     model = _distilled(folder, order, teacher, say, device)
@@ -293,6 +293,11 @@ def write_population(folder: Path, order: GeneratorOrder) -> None:
     part = folder / "population.part.npz"
     np.savez(part, mean=mean, covariance=covariance, space=SPACE)
     os.replace(part, folder / POPULATION)
+
+
+def mirror_of(autoencoder: Autoencoder, embed: IResNet | None, reader: Regressor | None) -> Mirror:
+    """What a denoiser's estimates are looked at with."""
+    return Mirror(autoencoder.decode, embed, None if reader is None else Reader(reader, reader.mean, reader.std))
 
 
 def beholder_of(network: IResNet, reader: Regressor) -> Beholder:
