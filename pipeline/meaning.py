@@ -7,8 +7,9 @@ Weights are meant by their hash: a part that has a `weights_sha256` is made from
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hydra.utils import get_object
@@ -25,7 +26,7 @@ def meaning(cfg: DictConfig) -> dict[str, Any]:
     with open_dict(cfg):
         cfg.run = "<run>"
     chosen = {name: cfg[name] for name in (*DECIDES, *PARTS_THAT_DECIDE)}
-    return {name: _without_machine(_by_hash(plain(value))) for name, value in chosen.items()}
+    return {name: _without_machine(by_hash(plain(value))) for name, value in chosen.items()}
 
 
 def fingerprint(tree: Any) -> str:
@@ -40,19 +41,26 @@ def plain(part: Any) -> Any:
     return OmegaConf.to_container(part, resolve=True) if OmegaConf.is_config(part) else part
 
 
-def _by_hash(tree: Any) -> Any:
+def by_hash(tree: Any) -> Any:
     """Parts that read weights with the hash of those weights instead of their folder; None where there are none."""
     if not isinstance(tree, dict):
         return tree
-    tree = {key: _by_hash(value) for key, value in tree.items()}
+    tree = {key: by_hash(value) for key, value in tree.items()}
     hash_of = _weights_hash(tree.get("_target_"))
     if hash_of is None:
         return tree
-    folder = tree.pop("weights", None)
+    arguments = fitting(hash_of, tree)
+    tree.pop("weights", None)
     try:
-        return tree | {"weights_sha256": hash_of() if folder is None else hash_of(folder)}
-    except ValueError:  # preflight tells what is wrong with them
+        return tree | {"weights_sha256": hash_of(**arguments)}
+    except (ValueError, OSError):  # preflight tells what is wrong with them
         return tree | {"weights_sha256": None}
+
+
+def fitting(callee: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a part's arguments that a function of it takes."""
+    taken = inspect.signature(callee).parameters
+    return {name: value for name, value in arguments.items() if name in taken}
 
 
 def _weights_hash(target: str | None) -> Callable[..., str] | None:

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from generation.weights import FOLDER, bundled
+from generation.weights import FOLDER, Weights, bundled
 from generation.world import SPACE
-from pipeline.meaning import fingerprint, meaning, plain
+from pipeline.meaning import fingerprint, fitting, meaning, plain
 from pipeline.rundir import RunDir
 
 STEPS = ("sample", "plan", "make", "control", "train", "verify", "report")
@@ -255,7 +255,7 @@ def _weights(parts: Mapping[str, Any]) -> Iterator[str]:
         if verify is None:
             continue
         try:
-            verify(**{key: value for key, value in parts[name].items() if key in inspect.signature(verify).parameters})
+            verify(**fitting(verify, parts[name]))
         except (ValueError, OSError) as error:
             yield f"{name}: {_innermost(error)}"
 
@@ -267,8 +267,7 @@ def _memory(parts: Mapping[str, Any]) -> Iterator[str]:
     free = _free_memory(generator.get("device", "cpu")) if estimate is not None else None
     if estimate is None or free is None:
         return
-    taken = inspect.signature(estimate).parameters
-    each = estimate(**{key: value for key, value in generator.items() if key in taken})
+    each = estimate(**fitting(estimate, generator))
     workers = _makers(parts.get("runner", {}))
     if workers * each > free:
         batch = f"{workers} workers with batches of {generator.get('batch_size', 'the default size')}"
@@ -444,9 +443,14 @@ def _evaluation_belt(built: Mapping[str, Any]) -> Iterator[str]:
             yield f"runner: {error}"
 
 
+def regressor_of(cfg: DictConfig) -> Weights:
+    """The regressor that an evaluation's config names."""
+    return bundled("regressor", FOLDER if cfg.regressor_weights is None else Path(cfg.regressor_weights))
+
+
 def _regressor(cfg: DictConfig) -> Iterator[str]:
     try:
-        bundled("regressor", FOLDER if cfg.regressor_weights is None else Path(cfg.regressor_weights)).verify()
+        regressor_of(cfg).verify()
     except ValueError as error:
         yield f"regressor_weights: {_innermost(error)}"
 

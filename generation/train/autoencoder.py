@@ -17,7 +17,7 @@ from generation.diffusion import Autoencoder, AutoencoderShape
 from generation.pixels import as_input, wide
 from generation.train.likeness import WEIGHTS, Beholder, check_beholder, unlike, weighted
 from generation.train.loop import Averaged, Say, rng_of_step
-from generation.train.recipe import at_least, check_steps, within
+from generation.train.recipe import at_least, check_average, within
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class AutoencoderRecipe:
     checkpoint_every: int = 200
 
     def __post_init__(self) -> None:
-        check_steps(self)
+        check_average(self)
         at_least(self, 1, "latent_channels")
         at_least(self, 0, *WEIGHTS, "kl_weight", "jitter")
         # Channels are normalised in 16 groups; three levels leave 14 of 112 pixels.

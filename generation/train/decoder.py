@@ -24,7 +24,7 @@ from generation.pixels import as_input, wide
 from generation.train.likeness import WEIGHTS, Beholder, check_beholder, unlike, weighted
 from generation.train.loop import Averaged, Say, average_gradients, averaged, rank_and_ranks, rng_of_step
 from generation.train.photographs import TIMES, Photographs
-from generation.train.recipe import at_least, check_steps, within
+from generation.train.recipe import at_least, check_average, within
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class DecoderRecipe:
     checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
-        check_steps(self)
+        check_average(self)
         at_least(self, 0, *WEIGHTS, "jitter", "critic_weight", "critic_from")
         within(self, "more than 0", lambda lr: lr > 0, "critic_lr")
         within(self, "0 to 1", lambda share: 0 <= share <= 1, "estimated", "latest")

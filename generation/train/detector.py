@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from generation.detector import SIZE_PX, Detector, WithProbability
 from generation.pixels import as_input
 from generation.train.loop import OneCycle, Say
+from generation.train.recipe import check_steps, within
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,15 @@ class DetectorRecipe:
 
     Attributes:
         steps: Optimiser steps.
-        batch_size: Pictures per step, .
+        batch_size: Pictures per step.
         peak_lr: AdamW's learning rate at its highest (one cycle with a cosine end).
         negatives: Share of a batch in which there is no face, in (0, 1).
         seed: Of weights, batches and augmentation.
         precision: "bf16" (autocast; twice as fast on processors that have it) or "fp32".
         threads: Threads of torch; the result is the same bits for one number of threads.
+        checkpoint_every: Steps between checkpoints.
+    Raises:
+        ValueError: If a value is out of range.
     """
 
     steps: int = 12_000
@@ -39,6 +43,10 @@ class DetectorRecipe:
     precision: str = "bf16"
     threads: int = 2
     checkpoint_every: int = 500
+
+    def __post_init__(self) -> None:
+        check_steps(self)
+        within(self, "more than 0 and less than 1", lambda share: 0 < share < 1, "negatives")
 
 
 def moved(

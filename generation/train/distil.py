@@ -15,7 +15,7 @@ from generation.diffusion import Condition, Denoiser, alpha_bars
 from generation.sampling import LCM_STEPS, guided_by, told_guidance
 from generation.train.loop import Averaged, Say, rank_and_ranks
 from generation.train.photographs import TIMES, Batch, Others, Photographs, check_draws, draw
-from generation.train.recipe import check_steps, one_of, within
+from generation.train.recipe import check_average, one_of, within
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class DistilRecipe:
     checkpoint_every: int = 250
 
     def __post_init__(self) -> None:
-        check_steps(self)
+        check_average(self)
         check_draws(self)
         one_of(self, STAGES, "stage")
         ranges = "guidance_identity", "guidance_attributes"

@@ -17,7 +17,7 @@ from generation.pixels import wide
 from generation.train.loop import Averaged, Say, rank_and_ranks
 from generation.train.mirror import Mirror, check_looks, check_mirror, terms_of
 from generation.train.photographs import Batch, Others, Photographs, check_draws, draw
-from generation.train.recipe import at_least, check_steps, one_of, within
+from generation.train.recipe import at_least, check_average, one_of, within
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class GeneratorRecipe:
     looked_above: float = 0.2
 
     def __post_init__(self) -> None:
-        check_steps(self)
+        check_average(self)
         check_draws(self)
         one_of(self, PREDICTIONS, "prediction")
         check_looks(self)

@@ -27,9 +27,15 @@ def within(recipe: object, expected: str, fits: Callable[[Any], bool], *names: s
 
 
 def check_steps(recipe: object) -> None:
-    """Checks what `loop.Averaged` reads of a recipe, its seed and its threads."""
+    """Checks what every training reads of its recipe."""
     one_of(recipe, PRECISIONS, "precision")
     at_least(recipe, 1, "steps", "batch_size", "threads", "checkpoint_every")
-    at_least(recipe, 0, "warmup_steps", "weight_decay", "seed")
+    at_least(recipe, 0, "seed")
     within(recipe, "more than 0", lambda lr: lr > 0, "peak_lr")
+
+
+def check_average(recipe: object) -> None:
+    """Checks what `loop.Averaged` reads of a recipe."""
+    check_steps(recipe)
+    at_least(recipe, 0, "warmup_steps", "weight_decay")
     within(recipe, "0 to less than 1", lambda decay: 0 <= decay < 1, "ema_decay")

@@ -28,6 +28,7 @@ from generation.regressor import (
     closer,
 )
 from generation.train.loop import OneCycle, Say
+from generation.train.recipe import check_steps
 from generation.world import CONTROLS, attribute_table, render, sample_people
 from generation.world.scenes import generator_attributes
 
@@ -49,6 +50,9 @@ class RegressorRecipe:
         seed: Of weights, batches and augmentation.
         precision: "bf16" (autocast; twice as fast on processors that have it) or "fp32".
         threads: Threads of torch; the result is the same bits for one number of threads.
+        checkpoint_every: Steps between checkpoints.
+    Raises:
+        ValueError: If a value is out of range.
     """
 
     steps: int = 8000
@@ -58,6 +62,9 @@ class RegressorRecipe:
     precision: str = "bf16"
     threads: int = 1
     checkpoint_every: int = 100
+
+    def __post_init__(self) -> None:
+        check_steps(self)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,14 +22,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from benchmarks.generators import asked_versus_seen, own_versus_other, within_people
 from benchmarks.report.generator import bar_table, markdown, sheet, write_generator_page
 from generation.regressor import NUMBERS
-from generation.weights import FOLDER
 from pipeline import preflight
 from pipeline.evaluate import figures
 from pipeline.evaluate.people import Asked, Vectors, as_rendered, drawn, portrayed, rows_of, unseen
 from pipeline.evaluate.pictures import PictureSet, Studio
 from pipeline.evaluate.sheets import attribute_rows, beside
 from pipeline.factory import builder, where
-from pipeline.meaning import fingerprint, plain
+from pipeline.meaning import by_hash, fingerprint, plain
 from pipeline.progress import CONSOLE, Watch, say
 from pipeline.steps import stream
 from pipeline.steps.files import whole, write_text
@@ -82,8 +81,8 @@ def evaluate(cfg: DictConfig, to_markdown: Path | None = None) -> None:
         cfg.chunk_people,
         builder(cfg.embedder),
         builder(cfg.witness),
-        seen_by=_made_from(cfg.embedder) + _made_from(cfg.witness) + _listing(cfg.regressor_weights),
-        regressor_weights=None if cfg.regressor_weights is None else Path(cfg.regressor_weights),
+        seen_by=_made_from(cfg.embedder) + _made_from(cfg.witness),
+        regressor=preflight.regressor_of(cfg),
     )
     sets = _make(cfg, studio)
     evaluation = _measured(cfg, studio, sets)
@@ -143,15 +142,8 @@ def _those(vectors: Vectors, ids: Sequence[int]) -> Vectors:
 
 
 def _made_from(part: DictConfig) -> str:
-    """Fingerprint of a part and, where it reads weights, of their list."""
-    reads_weights = hasattr(get_class(part["_target_"]), "check_weights")
-    return fingerprint(plain(part)) + (_listing(part.get("weights")) if reads_weights else "")
-
-
-def _listing(folder: str | None) -> str:
-    """Of a folder of weights: new weights are listed by other hashes."""
-    listing = (FOLDER if folder is None else Path(folder)) / "weights.json"
-    return hashlib.sha256(listing.read_bytes()).hexdigest() if listing.is_file() else ""
+    """Fingerprint of a part, its weights by their hash."""
+    return fingerprint(by_hash(plain(part)))
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
@@ -281,7 +273,7 @@ def _about(cfg: DictConfig, sets: Sets, studio: Studio) -> dict[str, Any]:
         "compared_with": cfg.truth["_target_"],
         "judge_space": preflight.space_of(plain(cfg.embedder)),
         "witness_space": preflight.space_of(plain(cfg.witness)),
-        "regressor_sha256": hashlib.sha256(studio.regressor.read_bytes()).hexdigest(),
+        "regressor_sha256": studio.regressor.sha256,
         "no_steps": "the generator has no steps" if "steps" not in cfg.generator else "steps=[] was asked for",
         "config": OmegaConf.to_yaml(cfg, resolve=True),
     }

@@ -20,7 +20,7 @@ import onnxruntime
 from jaxtyping import Bool, Float32, Int64, UInt8
 
 from generation.regressor import CLASSES, NUMBERS
-from generation.weights import bundled
+from generation.weights import Weights
 from pipeline.progress import Watch
 from pipeline.runners import Runner
 from pipeline.steps.files import whole
@@ -167,8 +167,8 @@ class Studio:
         runner: Carries the chunks.
         chunk_people: People per chunk.
         embedder, witness: Build the two embedders.
-        seen_by: Fingerprint of both, and of all weights.
-        regressor_weights: Folder of the regressor; None is the bundled one.
+        seen_by: Fingerprint of both.
+        regressor: What reads attributes; its file is checked when it is first needed.
     """
 
     folder: Path
@@ -177,15 +177,7 @@ class Studio:
     embedder: Lazy
     witness: Lazy
     seen_by: str
-    regressor_weights: Path | None = None
-
-    @property
-    def regressor(self) -> Path:
-        """The regressor's file, once it is the one that is listed."""
-        weights = (
-            bundled("regressor") if self.regressor_weights is None else bundled("regressor", self.regressor_weights)
-        )
-        return weights.verify()
+    regressor: Weights
 
     def make(
         self,
@@ -205,16 +197,17 @@ class Studio:
             rows: Photographs, a person's rows adjacent.
         """
         key = _digest(f"{made_from} {self.chunk_people}", vectors, rows)
+        eyes = hashlib.sha256((key + self.seen_by + self.regressor.sha256).encode()).hexdigest()[:16]
         made = PictureSet(
             self.folder / "pictures" / f"{name}-{key}",
-            self.folder / "seen" / f"{name}-{hashlib.sha256((key + self.seen_by).encode()).hexdigest()[:16]}",
+            self.folder / "seen" / f"{name}-{eyes}",
             chunks_of(vectors, rows, self.chunk_people),
         )
         missing = [chunk for chunk in made.chunks if not made.is_there(chunk)]
         if missing:
             stations: dict[str, Lazy] = {
                 "generate": partial(Kept, generator, str(made.pictures)),
-                "embed": partial(Look, self.embedder, self.witness, str(self.regressor), str(made.looks)),
+                "embed": partial(Look, self.embedder, self.witness, str(self.regressor.verify()), str(made.looks)),
             }
             with Watch(name, sum(len(chunk.variations) for chunk in missing), "pictures") as watch:
                 for done in self.runner.run(missing, stations):

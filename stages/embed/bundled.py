@@ -35,6 +35,15 @@ class Bundled:
     """
 
     @staticmethod
+    def weights_sha256(space: str, weights: str | Path = FOLDER) -> str:
+        """What decides its faces beside its arguments, wherever the folder is: of the detector and of the embedder.
+
+        Raises:
+            ValueError: If the folder lists no such weights.
+        """
+        return f"{bundled('detector', Path(weights)).sha256} {of_space(space, Path(weights)).sha256}"
+
+    @staticmethod
     def check_weights(space: str, weights: str | Path = FOLDER) -> None:
         """Preflight's question, answered without a model loaded: are the right files there?
 

@@ -6,6 +6,7 @@ trained; vectors drawn from the Gaussian of a population lie where it did.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,18 @@ class Population:
         ValueError: If the file is missing, not the one listed, does not hold such arrays or is of another space, or an
             argument is out of range.
     """
+
+    @staticmethod
+    def weights_sha256(statistics: str | Path, weights: str | Path = FOLDER) -> str:
+        """Of the statistics, wherever they are.
+
+        Raises:
+            ValueError: If the folder lists none.
+            OSError: If there is no such file.
+        """
+        if statistics == "bundled":
+            return bundled("population", Path(weights)).sha256
+        return hashlib.sha256(Path(statistics).read_bytes()).hexdigest()
 
     def __init__(
         self, statistics: str | Path, components: int, space: str, unit: bool, weights: str | Path = FOLDER

@@ -91,6 +91,18 @@ def test_a_dataset_is_made_from_weights_and_not_from_their_folder(tmp_path: Path
     assert made_from(tmp_path / "nowhere") != made_from(None)  # preflight refuses it
 
 
+@pytest.mark.parametrize("name", ["detector", "embedder_a", "population"])
+def test_a_dataset_is_made_from_the_weights_of_every_part(tmp_path: Path, name: str) -> None:
+    part = "sampler" if name == "population" else "embedder"
+    words = ("generator=bundled", "sampler=population", f"+{part}.weights={tmp_path}")
+    listing = json.loads((FOLDER / "weights.json").read_text())
+    (tmp_path / "weights.json").write_text(json.dumps(listing))
+    before = fingerprint(meaning(composed(*words)))
+    listing[name]["sha256"] = "0" * 64
+    (tmp_path / "weights.json").write_text(json.dumps(listing))
+    assert fingerprint(meaning(composed(*words))) != before
+
+
 def test_the_control_is_rendered_in_the_wild_whatever_the_dataset_is_made_with() -> None:
     cfg, other = composed(), composed("planner=wild", "planner.attributes.yaw_deg.std=5", "sampler=sphere")
     assert plain(other.control) == plain(cfg.control)
