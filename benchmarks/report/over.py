@@ -85,8 +85,10 @@ def picture(read: Mapping[str, Scores | Missing], over: Swept) -> Markup:
             {run: [_turned(each) for each in _cosines(said, "impostor")] for run, said in read.items()},
         ),
     ]
+    drawn = {each.style for row in rows for mark in row.marks for each in mark.ranges}
+    legend = [(label, style) for label, style in LEGEND if style in drawn]
     return charts.panels(
-        axis, rows, LEGEND, f"{len(read)} runs over {over.key}: " + "; ".join(row.title for row in rows)
+        axis, rows, legend, f"{len(read)} runs over {over.key}: " + "; ".join(row.title for row in rows)
     )
 
 

@@ -63,6 +63,14 @@ def runs(tmp_path: Path) -> dict[str, Path]:
     return found
 
 
+def test_the_legend_names_what_is_drawn(tmp_path, runs):
+    assert {"dataset", "control"} <= set(texts(drawn(runs, swept(runs, 0.2, 0.6, 0.3))))
+    alone = {"alone": scored(tmp_path / "alone", scores_json(6, 40) | {"control": None, "verdict": None})}
+    told = texts(drawn(alone, swept(alone, 0.2)))
+    assert "dataset" in told
+    assert "control" not in told
+
+
 def test_every_run_has_a_mark_in_every_panel_at_its_number(runs):
     found = marks(drawn(runs, swept(runs, 0.2, 0.6, 0.3)))
     assert [told.split(":")[0] for told, _, _ in found] == ["run 0", "run 1", "run 2"] * 3
