@@ -65,8 +65,9 @@ def runs(tmp_path: Path) -> dict[str, Path]:
 
 def test_the_legend_names_what_is_drawn(tmp_path, runs):
     assert {"dataset", "control"} <= set(texts(drawn(runs, swept(runs, 0.2, 0.6, 0.3))))
-    alone = {"alone": scored(tmp_path / "alone", scores_json(6, 40) | {"control": None, "verdict": None})}
-    told = texts(drawn(alone, swept(alone, 0.2)))
+    without = scores_json(6, 40) | {"control": None, "verdict": None}
+    two = {name: scored(tmp_path / name, without) for name in ("one", "other")}
+    told = texts(drawn(two, swept(two, 0.2, 0.6)))
     assert "dataset" in told
     assert "control" not in told
 
