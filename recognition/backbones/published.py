@@ -22,12 +22,14 @@ from torch import Tensor, nn
 
 from recognition.backbones import BACKBONES
 
-# Where trainers put a state dict among other things: Lightning (AdaFace), arcface_torch, and this house's own.
-_KEYS = ("state_dict", "state_dict_backbone", "model")
+# Where trainers put a state dict among other things: this house the average of its weights, if there is one, which is
+# then its result; Lightning (AdaFace), arcface_torch, many others and this house.
+_KEYS = ("average", "state_dict", "state_dict_backbone", "model")
 # What wrappers put before a name: DistributedDataParallel, Lightning modules (AdaFace), a class around it, CVLface.
 _PREFIXES = ("module.", "model.", "backbone.", "net.")
 _TORCH, _SAFETENSORS = (".pt", ".pth", ".ckpt", ".bin"), (".safetensors",)
 _CHANNEL_ORDERS = ("RGB", "BGR")
+_IN_BOTH_ORDERS = ("ir50", "ir_se50")  # designs that some publish for RGB and some for BGR
 # What torch.load raises for files that are cut, damaged, of something else, or of more than tensors: it has no error of
 # its own, so these are what 12,000 damaged files raised.
 _UNREADABLE = (
@@ -83,9 +85,9 @@ class Published:
 def load_published(path: Path, backbone: str, channel_order: str | None = None) -> Published:
     """Loads a state dict of others, every tensor of it, and nothing but tensors.
 
-    A state dict may lie under the key "state_dict", "state_dict_backbone" or "model", and its names may begin with
-    "module.", "model.", "backbone." or "net."; what lies beside it under another prefix, a head for instance, is left
-    out. `Published.unwrapped` tells it.
+    A state dict may lie under the key "average", "state_dict", "state_dict_backbone" or "model", and its names may
+    begin with "module.", "model.", "backbone." or "net."; what lies beside it under another prefix, a head for
+    instance, is left out. `Published.unwrapped` tells it.
 
     Args:
         path: A .pt, .pth, .ckpt or .bin file of torch.save, or a .safetensors file.
@@ -114,12 +116,12 @@ def load_published(path: Path, backbone: str, channel_order: str | None = None) 
 
 
 def _channel_order(backbone: str, told: str | None) -> str:
-    if told is None and backbone.startswith("ir") and not backbone.startswith("iresnet"):
+    if told is None and backbone in _IN_BOTH_ORDERS:
         raise ValueError(
             f'channel_order: expected "RGB" or "BGR" for {backbone}, got None: '
             "AdaFace's published weights want BGR, CVLface's what color_space in their model.yaml says"
         )
-    order = told or "RGB"
+    order = "RGB" if told is None else told
     if order not in _CHANNEL_ORDERS:
         raise ValueError(f'channel_order: expected "RGB" or "BGR", got {order!r}')
     return order
@@ -172,7 +174,7 @@ def _state_dict(path: Path, loaded: object) -> tuple[dict[str, Tensor], tuple[st
     unwrapped: tuple[str, ...] = ()
     if isinstance(loaded, Mapping):
         for key in _KEYS:
-            if isinstance(loaded.get(key), Mapping):
+            if loaded.get(key) and isinstance(loaded[key], Mapping):
                 unwrapped = (f'taken from the key "{key}"',)
                 loaded = loaded[key]
                 break

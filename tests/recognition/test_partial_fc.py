@@ -174,6 +174,16 @@ def test_another_step_samples_other_negatives_and_a_seed_repeats_them():
     assert not torch.equal(samples[0], samples[1])
 
 
+def test_processes_that_are_seeded_alike_sample_unlike_places():
+    chosen = []
+    for rank in (0, 1):
+        head = head_of(torch.arange(300.0).reshape(100, 3), CosFace(), 0.3)
+        head.rank = rank
+        torch.manual_seed(0)
+        chosen.append(head._sample(torch.tensor([1]))[0])
+    assert not torch.equal(chosen[0], chosen[1])
+
+
 def test_processes_of_unlike_counts_take_as_many_numbers_from_the_generator():
     after = []
     for classes in (10, 11):

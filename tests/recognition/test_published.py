@@ -51,6 +51,14 @@ WRAPPED = {
         lambda state: {"epoch": 3, "state_dict_backbone": state, "state_dict_softmax_fc": {"weight": torch.ones(2)}},
         ('taken from the key "state_dict_backbone"',),
     ),
+    "a checkpoint of this house": (
+        lambda state: {"model": state, "average": {}, "losses": [1.0]},
+        ('taken from the key "model"',),
+    ),
+    "a checkpoint of this house with averaged weights": (
+        lambda state: {"model": {name: value + 1 for name, value in state.items()}, "average": state},
+        ('taken from the key "average"',),
+    ),
     "AdaFace's checkpoint": (
         lambda state: {
             "epoch": 26,
