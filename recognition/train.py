@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from recognition.augment import Augment, normalised
 from recognition.backbones import BACKBONES
-from recognition.margins import ArcFace, CosFace, MarginHead
+from recognition.margins import AdaFace, ArcFace, CosFace, ElasticFace, Filtered
+from recognition.partial_fc import PartialFC
 
 CHECKPOINT = "checkpoint.pt"
 _REPORT_EVERY = 10  # steps between two calls of on_progress
@@ -60,7 +60,9 @@ class Recipe:
     """
 
     backbone: str = "iresnet_tiny"
-    margin: ArcFace | CosFace = field(default_factory=lambda: ArcFace(margin_rad=0.5, scale=32.0))
+    margin: ArcFace | CosFace | AdaFace | ElasticFace | Filtered = field(
+        default_factory=lambda: ArcFace(margin_rad=0.5, scale=32.0)
+    )
     augment: Augment = field(default_factory=Augment)
     epochs: int = 20
     batch_size: int = 128
@@ -272,7 +274,7 @@ class _State:
     def __init__(self, recipe: Recipe, classes: int, per_epoch: int, device: torch.device) -> None:
         torch.manual_seed(recipe.seed)
         self.model = _backbone(recipe, device)
-        self.head = MarginHead(classes, _dimensions(self.model), recipe.margin).to(device)
+        self.head = PartialFC(classes, _dimensions(self.model), recipe.margin).to(device)
         self.parameters = [p for m in (self.model, self.head) for p in m.parameters() if p.requires_grad]
         self.optimizer = _optimizer(self.parameters, recipe)
         self.average = _copy(self.model) if recipe.ema_decay > 0 else {}
@@ -358,7 +360,7 @@ def _step(state: _State, x: Tensor, y: Tensor, lr: float) -> float:
         group["lr"] = lr
     with torch.autocast(x.device.type, torch.bfloat16, enabled=state.recipe.precision == "bf16"):
         embeddings = state.model(x)
-    loss = F.cross_entropy(state.head(embeddings, y), y)
+    loss = state.head(embeddings, y)
     state.optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(state.parameters, state.recipe.clip_norm)
