@@ -81,7 +81,7 @@ def seeds(count: int, generator: torch.Generator) -> Int64[Tensor, " b"]:
 
 
 def normal_noise(seed: Int64[Tensor, " n"], shape: Sequence[int]) -> Float32[Tensor, "n ..."]:
-    """Standard normal noise of `shape` for each seed, on the seeds' device, by Box and Muller's transform of SplitMix64.
+    """Standard normal noise of `shape` for each seed, on the seeds' device: Box and Muller's transform of SplitMix64.
 
     A `torch.Generator` would shift the draws of all later pictures by the noise of one, and differ between devices.
 

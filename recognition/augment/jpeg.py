@@ -1,7 +1,7 @@
 """What JPEG does to a picture: YCbCr, 4:2:0, 8 x 8 cosine transform, quantisation, and back, for a batch at once.
 
-The steps, tables and roundings are those of libjpeg(-turbo) with the defaults that Pillow saves and opens with: Annex K's
-tables scaled by quality, box averages down and the triangle ("fancy") filter up for chroma. Entropy coding loses
+The steps, tables and roundings are those of libjpeg(-turbo) with the defaults that Pillow saves and opens with: Annex
+K's tables scaled by quality, box averages down and the triangle ("fancy") filter up for chroma. Entropy coding loses
 nothing and is left out. References: ITU-T T.81; libjpeg's jcparam.c, jcsample.c, jdsample.c.
 """
 
@@ -89,7 +89,7 @@ def _dct(device: torch.device) -> Float32[Tensor, "8 8"]:
 
 
 def _enlarged(chroma: Tensor) -> Tensor:
-    """Twice as high and wide by the triangle filter, 3/4 and 1/4 along each axis; jdsample.c rounds by 8 and 7 in turn."""
+    """Twice as high and wide by the triangle filter, 3/4 and 1/4 along each axis, rounded as jdsample.c does."""
     edged = F.pad(chroma, (1, 1, 1, 1), mode="replicate")
     rows = torch.stack([3 * edged[:, :, 1:-1] + edged[:, :, :-2], 3 * edged[:, :, 1:-1] + edged[:, :, 2:]], 3)
     rows = rows.flatten(2, 3)

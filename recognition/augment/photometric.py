@@ -1,7 +1,7 @@
 """Brightness, contrast, colour, sharpness, hue and tone curves, as Pillow computes them on 8-bit pictures.
 
-torchvision's ColorJitter and RandAugment call these on PIL images, and so do the published recipes. Every function takes
-and gives whole levels, with one parameter for each picture on the pictures' device.
+torchvision's ColorJitter and RandAugment call these on PIL images, and so do the published recipes. Every function
+takes and gives whole levels, with one parameter for each picture on the pictures' device.
 """
 
 from __future__ import annotations

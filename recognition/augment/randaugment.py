@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from recognition.augment.draws import pick
 from recognition.augment.levels import Augmentation, Levels, where
 from recognition.augment.warping import affine_nearest
 
-BINS = 31  # torchvision's num_magnitude_bins: magnitude 30 is the strongest
+STRONGEST = 30  # torchvision has 31 magnitudes, the first of which, 0, changes nothing
 
 
 @dataclass(frozen=True)
@@ -23,8 +22,8 @@ class RandAugment(Augmentation):
     """A number of operations for each picture, drawn with replacement from `OPERATIONS`, on 8-bit levels as PIL's.
 
     IDiff-Face's list is torchvision's RandAugment without ShearY and TranslateY and with Grayscale. It also draws each
-    magnitude, from 1 to `magnitude`, where the paper and torchvision hold it fixed. Moved pixels are the nearest ones, and
-    what comes from beyond the border is black.
+    magnitude, from 1 to `magnitude`, where the paper and torchvision hold it fixed. Moved pixels are the nearest ones,
+    and what comes from beyond the border is black.
 
     Args:
         operations: Number of operations for each picture, in [0, 16].
@@ -47,7 +46,7 @@ class RandAugment(Augmentation):
 
     def __post_init__(self) -> None:
         checks.whole(self, "operations", 0, 16)
-        checks.whole(self, "magnitude", 1, BINS - 1)
+        checks.whole(self, "magnitude", 1, STRONGEST)
         checks.probabilities(self, "flip")
 
     def changed(self, levels: Levels, generator: torch.Generator) -> Levels:
@@ -62,73 +61,81 @@ class RandAugment(Augmentation):
     def _one_each(self, levels: Levels, uniform: Float32[Tensor, "b 3"]) -> Levels:
         """One operation on every picture: those that drew the same one are changed together."""
         drawn = pick(uniform[:, 0], len(OPERATIONS))
-        share = (1 + pick(uniform[:, 1], self.magnitude)) / (BINS - 1)
-        sign = torch.where(uniform[:, 2] < 0.5, 1.0, -1.0)
+        magnitude = (1 + pick(uniform[:, 1], self.magnitude)).double()
+        sign = torch.where(uniform[:, 2] < 0.5, 1.0, -1.0).double()
         for index, operation in enumerate(OPERATIONS.values()):
             levels = where(
                 drawn == index,
                 levels,
-                lambda x, rows, operation=operation: operation(x, share[rows], sign[rows]),  # type: ignore[misc]
+                lambda x, rows, operation=operation: operation(x, magnitude[rows], sign[rows]),  # type: ignore[misc]
             )
         return levels
 
 
-Share = Float32[Tensor, " b"]
-Operation = Callable[[Levels, Share, Share], Levels]
+Magnitude = Float64[Tensor, " b"]  # whole numbers up to STRONGEST, on the CPU
+Sign = Float64[Tensor, " b"]
+Operation = Callable[[Levels, Magnitude, Sign], Levels]
 
 
-def _shear_x(levels: Levels, share: Share, sign: Share) -> Levels:
-    """The row at height y moves by 0.3 share y to the left (sign 1): sheared about the top left corner."""
-    return affine_nearest(levels, _matrix(levels, b=0.3 * share * sign))
+def shear_x(levels: Levels, magnitude: Magnitude, sign: Sign) -> Levels:
+    """The row at height y moves by up to 0.3 y to the left (sign 1): sheared about the top left corner."""
+    return affine_nearest(levels, _matrix(levels, b=0.3 * sign * magnitude / STRONGEST))
 
 
-def _translate_x(levels: Levels, share: Share, sign: Share) -> Levels:
+def translate_x(levels: Levels, magnitude: Magnitude, sign: Sign) -> Levels:
     """By whole pixels to the right (sign 1), up to 150 / 331 of the width."""
-    shift = (150 / 331 * levels.shape[3] * share).floor()
-    return affine_nearest(levels, _matrix(levels, c=-shift * sign))
+    shift = (150 / 331 * levels.shape[3] * magnitude / STRONGEST).floor()
+    return affine_nearest(levels, _matrix(levels, c=-sign * shift))
 
 
-def _rotate(levels: Levels, share: Share, sign: Share) -> Levels:
+def rotate(levels: Levels, magnitude: Magnitude, sign: Sign) -> Levels:
     """Anticlockwise (sign 1) about the centre, up to 30 degrees."""
-    angle = (share * sign).double() * math.radians(30)
+    angle = torch.deg2rad(30 * sign * magnitude / STRONGEST)
     cos, sin = angle.cos(), angle.sin()
     x, y = levels.shape[3] / 2, levels.shape[2] / 2
-    moved_x, moved_y = x - cos * x + sin * y, y - sin * x - cos * y
-    return affine_nearest(levels, _matrix(levels, a=cos, b=-sin, c=moved_x, d=sin, e=cos, f=moved_y))
+    return affine_nearest(
+        levels, _matrix(levels, a=cos, b=-sin, c=x - cos * x + sin * y, d=sin, e=cos, f=y - sin * x - cos * y)
+    )
 
 
 def _matrix(levels: Levels, **entries: Tensor) -> Float64[Tensor, "b 6"]:
     """The identity but for the entries named: the pixel at (x, y) comes from (a x + b y + c, d x + e y + f)."""
     identity = {"a": 1.0, "b": 0.0, "c": 0.0, "d": 0.0, "e": 1.0, "f": 0.0}
-    columns = [entries[k].double() if k in entries else torch.full((len(levels),), v) for k, v in identity.items()]
-    return torch.stack([column.double() for column in columns], 1)
+    zero = torch.zeros(len(levels), dtype=torch.float64)
+    return torch.stack([entries.get(name, zero + value) for name, value in identity.items()], 1)
 
 
-def _enhanced(enhance: Callable[[Levels, Share], Levels]) -> Operation:
-    """An operation of PIL's ImageEnhance with a factor of 1 +- 0.9 share."""
-    return lambda levels, share, sign: enhance(levels, (1 + 0.9 * share * sign).to(levels.device))
+def enhanced(enhance: Callable[[Levels, Tensor], Levels]) -> Operation:
+    """An operation of PIL's ImageEnhance with a factor within 1 +- 0.9."""
+
+    def operation(levels: Levels, magnitude: Magnitude, sign: Sign) -> Levels:
+        return enhance(levels, (1 + 0.9 * sign * magnitude / STRONGEST).float().to(levels.device))
+
+    return operation
 
 
-def _posterize(levels: Levels, share: Share, sign: Share) -> Levels:
-    return photometric.posterize(levels, (8 - (4 * share).round()).to(levels.device))
+def posterize(levels: Levels, magnitude: Magnitude, sign: Sign) -> Levels:
+    """Down to 4 bits."""
+    return photometric.posterize(levels, (8 - (4 * magnitude / STRONGEST).round()).float().to(levels.device))
 
 
-def _solarize(levels: Levels, share: Share, sign: Share) -> Levels:
-    return photometric.solarize(levels, (255 * (1 - share)).to(levels.device))
+def solarize(levels: Levels, magnitude: Magnitude, sign: Sign) -> Levels:
+    """From level 0 on at the strongest."""
+    return photometric.solarize(levels, (255 - 255 / STRONGEST * magnitude).float().to(levels.device))
 
 
 OPERATIONS: dict[str, Operation] = {
-    "Identity": lambda levels, share, sign: levels,
-    "ShearX": _shear_x,
-    "TranslateX": _translate_x,
-    "Rotate": _rotate,
-    "Brightness": _enhanced(photometric.brightness),
-    "Color": _enhanced(photometric.saturation),
-    "Contrast": _enhanced(photometric.contrast),
-    "Sharpness": _enhanced(photometric.sharpness),
-    "Posterize": _posterize,
-    "Solarize": _solarize,
-    "AutoContrast": lambda levels, share, sign: photometric.autocontrast(levels),
-    "Equalize": lambda levels, share, sign: photometric.equalize(levels),
-    "Grayscale": lambda levels, share, sign: photometric.grey(levels).expand(-1, 3, -1, -1),
+    "Identity": lambda levels, magnitude, sign: levels,
+    "ShearX": shear_x,
+    "TranslateX": translate_x,
+    "Rotate": rotate,
+    "Brightness": enhanced(photometric.brightness),
+    "Color": enhanced(photometric.saturation),
+    "Contrast": enhanced(photometric.contrast),
+    "Sharpness": enhanced(photometric.sharpness),
+    "Posterize": posterize,
+    "Solarize": solarize,
+    "AutoContrast": lambda levels, magnitude, sign: photometric.autocontrast(levels),
+    "Equalize": lambda levels, magnitude, sign: photometric.equalize(levels),
+    "Grayscale": lambda levels, magnitude, sign: photometric.grey(levels).expand(-1, 3, -1, -1),
 }

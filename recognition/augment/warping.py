@@ -1,5 +1,7 @@
-"""Moving pixels: affine maps to the nearest pixel as Pillow's, and perspective ones, interpolated. What comes from beyond
-the border is black."""
+"""Moving pixels: affine maps to the nearest pixel as Pillow's, and perspective ones, interpolated.
+
+What comes from beyond the border is black.
+"""
 
 from __future__ import annotations
 
