@@ -1,7 +1,6 @@
-"""Augmentations of a batch of crops, on the device of the batch, with parameters of its own for every picture.
+"""The bundled recipes' augmentation: what aligned crops of one camera miss, in a few fused operations on real numbers.
 
-Everything random comes from one `torch.Generator` on the CPU, drawn for the whole batch in a fixed order: the same
-generator state and batch give the same pictures on every run.
+What it does with a generator state must not change: the bundled weights were trained with it.
 """
 
 from __future__ import annotations
@@ -15,11 +14,13 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from recognition.augment.levels import Augmentation, Levels, normalised
+
 SMALLEST_PX = 8  # below this a face is a smudge and its label is noise
 
 
 @dataclass(frozen=True)
-class Augment:
+class Augment(Augmentation):
     """How strongly pictures are changed. Probabilities are per picture; 0 everywhere changes nothing.
 
     Args:
@@ -68,7 +69,13 @@ class Augment:
 
     def __call__(self, images: UInt8[Tensor, "b h w 3"], generator: torch.Generator) -> Float32[Tensor, "b 3 h w"]:
         """uint8 RGB crops -> what a backbone takes: (x - 127.5) / 127.5, changed, clamped to [-1, 1]."""
-        x = normalised(images)
+        return self._changed(normalised(images), generator)
+
+    def changed(self, levels: Levels, generator: torch.Generator) -> Levels:
+        """As a step among others: it works on real numbers, and its results are not whole levels."""
+        return self._changed((levels - 127.5) / 127.5, generator).mul_(127.5).add_(127.5)
+
+    def _changed(self, x: Tensor, generator: torch.Generator) -> Tensor:
         b = len(x)
         normal = torch.randn(b, 4, generator=generator).to(x.device)
         uniform = torch.rand(b, 16, generator=generator).to(x.device)
@@ -121,11 +128,6 @@ class Augment:
         inside = _band((area * aspect).sqrt(), uniform_b6[:, 3], x.shape[2])[:, None, :, None]
         inside = inside & _band((area / aspect).sqrt(), uniform_b6[:, 4], x.shape[3])[:, None, None, :]
         return torch.where(inside, 2 * colour_b311 - 1, x)
-
-
-def normalised(images: UInt8[Tensor, "b h w 3"]) -> Float32[Tensor, "b 3 h w"]:
-    """uint8 RGB crops -> (x - 127.5) / 127.5 in [-1, 1], channels first."""
-    return images.permute(0, 3, 1, 2).contiguous().float().sub_(127.5).div_(127.5)
 
 
 def _band(share_b: Tensor, place_b: Tensor, size_px: int) -> Tensor:
