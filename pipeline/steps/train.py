@@ -62,7 +62,7 @@ def _pictures(
     run: RunDir, limit: int | None, label: str
 ) -> tuple[UInt8[np.ndarray, "n 112 112 3"], Int64[np.ndarray, " n"]]:
     """Kept crops, and whose each is, numbered from 0 without gaps."""
-    from recognition.shards import load_training_set
+    from recognition.formats.shards import load_training_set
 
     data = load_training_set(sorted(run.shards.glob("*.tar")))
     rows = evenly(data.labels, limit)
