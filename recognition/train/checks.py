@@ -16,7 +16,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch.nn import functional as F
 
 from recognition.train.embedding import embed
-from recognition.train.networks import dimensions, logits_of
+from recognition.train.networks import dimensions
 from recognition.train.pictures import Data
 from recognition.train.scan import FLAT_LEVELS, Scan
 from recognition.train.state import State
@@ -199,7 +199,7 @@ def expected_loss(state: State, classes: int) -> float:
         cosine = torch.randn(64, some).div_(math.sqrt(size)).clamp_(-1, 1)
         labels = torch.randint(some, (64,))
         norms = torch.full((64,), math.sqrt(size))
-        logits = logits_of(state.recipe.margin, cosine, labels, norms)
+        logits = state.recipe.margin.module()(cosine, labels, norms)
     # The classes that were left out add their share to the denominator.
     return float(F.cross_entropy(logits, labels)) + math.log(classes / some)
 

@@ -245,6 +245,8 @@ class _Run:
         with torch.autocast(x.device.type, _DTYPES[recipe.precision], enabled=recipe.precision != "fp32"):
             embeddings = state.parallel(x)
         embeddings = embeddings.float()
+        if self.share.ranks > 1:  # each has the gradient of its own faces: their sum is wanted, and DDP takes the mean
+            embeddings.register_hook(lambda gradient: gradient * self.share.ranks)
         torch.manual_seed(unit_seed(recipe.seed, epoch, step, micro, HEAD))  # alike in all processes
         loss = state.head(embeddings, labels)
         scaled = loss if recipe.accumulate == 1 else loss / recipe.accumulate

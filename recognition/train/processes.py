@@ -7,7 +7,6 @@ process's are what is kept.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,28 +54,6 @@ def summed(value: Tensor) -> Tensor:
     return value
 
 
-def largest(value: Tensor) -> Tensor:
-    """The maximum over all processes, in each of them."""
-    if ranks() > 1:
-        value = value.clone()
-        dist.all_reduce(value, dist.ReduceOp.MAX)
-    return value
-
-
-def gathered(shard: Tensor) -> Tensor:
-    """The shards of all processes one below the other; every process must call it with as many dimensions."""
-    if ranks() == 1:
-        return shard
-    rows = torch.zeros(ranks(), dtype=torch.int64, device=shard.device)
-    rows[rank()] = len(shard)
-    counts = summed(rows).tolist()
-    padded = shard.new_zeros(max(counts), *shard.shape[1:])
-    padded[: len(shard)] = shard
-    parts = [torch.empty_like(padded) for _ in counts]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
-
-
 def take_buffers_of_the_first(model: nn.Module) -> None:
     """The first process's running statistics, for all."""
     if ranks() > 1:
@@ -98,5 +75,5 @@ def clip(shared: list[nn.Parameter], sharded: list[nn.Parameter], most: float) -
     common = nn.utils.get_total_norm([p.grad for p in shared if p.grad is not None])
     norm = torch.sqrt(common**2 + summed(own**2).to(common.device))
     if most > 0:
-        nn.utils.clip_grads_with_norm_([*shared, *sharded], most if most else math.inf, norm)
+        nn.utils.clip_grads_with_norm_([*shared, *sharded], most, norm)
     return norm

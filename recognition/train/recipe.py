@@ -6,36 +6,17 @@ import hashlib
 import json
 import math
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-import torch
-from jaxtyping import Float32, UInt8
-from torch import Tensor
-
-from recognition.augment import Augment
+from recognition.augment import Augment, Augmentation, described
 from recognition.backbones import BACKBONES
-from recognition.margins import ArcFace
+from recognition.margins import ArcFace, Margin
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "polynomial", "step", "constant")
 PRECISIONS = ("fp32", "bf16", "fp16")
 BATCHES = ("shuffled", "pk")
 FEW_PICTURES = ("repeat", "refuse")
-
-
-@runtime_checkable
-class Augmentation(Protocol):
-    """uint8 RGB crops -> what a backbone takes, in [-1, 1]; everything random comes from the generator."""
-
-    def __call__(self, images: UInt8[Tensor, "b h w 3"], generator: torch.Generator) -> Float32[Tensor, "b 3 h w"]: ...
-
-
-@runtime_checkable
-class Scaled(Protocol):
-    """A margin of `recognition.margins`."""
-
-    @property
-    def scale(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -64,7 +45,7 @@ class Recipe:
         precision: "fp32", or "bf16" or "fp16" (CUDA alone, with loss scaling), which run the backbone under autocast;
             head, loss and weights stay float32.
         threads: Threads of torch in each process on the CPU: another number rounds differently.
-        dropout: Probability of dropping a feature, for backbones that have a dropout layer, in [0, 1).
+        dropout: Probability of dropping a feature before the last linear layer, for backbones that do so, in [0, 1).
         nesterov: Whether SGD's momentum is Nesterov's.
         weight_decay_on_norms: Whether norms, biases and PReLU slopes are decayed, too, as in arcface_torch.
         power: Of the polynomial schedule (1 - t)^power.
@@ -85,7 +66,7 @@ class Recipe:
     """
 
     backbone: str = "iresnet_tiny"
-    margin: Scaled = field(default_factory=lambda: ArcFace(margin_rad=0.5, scale=32.0))
+    margin: Margin = field(default_factory=lambda: ArcFace(margin_rad=0.5, scale=32.0))
     augment: Augmentation = field(default_factory=Augment)
     epochs: int = 20
     batch_size: int = 128
@@ -181,7 +162,7 @@ class Recipe:
         told = settings(self)
         told["margin"] = {"name": type(self.margin).__name__, **told["margin"]}
         if type(self.augment) is not Augment:  # which the first recipes did not name
-            told["augment"] = {"name": type(self.augment).__name__, **told["augment"]}
+            told["augment"] = described(self.augment)
         return told
 
     @property
@@ -201,7 +182,7 @@ _FIRST = {
 
 
 def settings(part: Any) -> dict[str, Any]:
-    """The fields of a frozen dataclass as plain data, those of its parts included.
+    """The fields of a recipe or of a part of one as plain data.
 
     A field that has been added since the first recipes were hashed is left out at its default: a recipe that does not
     use it keeps its hash.
@@ -210,10 +191,10 @@ def settings(part: Any) -> dict[str, Any]:
         ValueError: If a part is not a dataclass, so that nobody could say what it does.
     """
     if not is_dataclass(part):
-        raise ValueError(f"recipe: expected dataclasses as parts, got {type(part).__name__}")
+        raise ValueError(f"recipe: expected dataclasses as parts, got {part!r}")
     first = _FIRST.get(type(part).__name__)
     return {
-        each.name: _plain(getattr(part, each.name))
+        each.name: _plain(getattr(part, each.name), named=not isinstance(part, Recipe))
         for each in fields(part)
         if first is None or each.name in first or not _at_default(part, each)
     }
@@ -223,7 +204,9 @@ def _at_default(part: Any, each: Any) -> bool:
     return each.default is not MISSING and bool(getattr(part, each.name) == each.default)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [{"name": type(item).__name__, **settings(item)} if is_dataclass(item) else item for item in value]
-    return settings(value) if is_dataclass(value) else value
+def _plain(value: Any, named: bool) -> Any:
+    if isinstance(value, Augmentation) and not isinstance(value, Augment):
+        return described(value)
+    if is_dataclass(value):
+        return ({"name": type(value).__name__} if named else {}) | settings(value)
+    return list(value) if isinstance(value, tuple) else value

@@ -158,23 +158,21 @@ class State:
         for name, parameter in self._named().items():
             memory = dict(self.optimizer.state.get(parameter, {}))
             if name == _HEAD:
-                memory = {key: gathered_memory(value, parameter) for key, value in memory.items()}
+                memory = {key: self.head.whole(v) if _by_row(v, parameter) else v for key, v in memory.items()}
             kept[name] = memory
         return kept
 
     def _remember(self, kept: dict[str, dict[str, Any]]) -> None:
         for name, parameter in self._named().items():
             for key, value in kept[name].items():
-                if name == _HEAD and isinstance(value, Tensor) and value.ndim == parameter.ndim:
-                    value = value[self.head.first : self.head.first + self.head.count].clone()
-                if key == "step":
-                    value = value.cpu()  # where AdamW counts, unless it is told otherwise
-                self.optimizer.state[parameter][key] = value
+                mine = self.head.part(value).clone() if name == _HEAD and _by_row(value, parameter) else value
+                # AdamW counts its steps on the CPU, unless it is told otherwise.
+                self.optimizer.state[parameter][key] = mine.cpu() if key == "step" else mine
 
 
-def gathered_memory(value: Any, parameter: nn.Parameter) -> Any:
-    """The whole of what an optimizer remembers of a shard."""
-    return processes.gathered(value) if isinstance(value, Tensor) and value.shape == parameter.shape else value
+def _by_row(value: Any, parameter: nn.Parameter) -> bool:
+    """Whether an optimizer remembers this row by row, like the class centres."""
+    return isinstance(value, Tensor) and value.ndim == parameter.ndim
 
 
 def optimizer_of(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:

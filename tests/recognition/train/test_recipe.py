@@ -1,12 +1,14 @@
+import hashlib
+import json
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from pipeline.weights.recipe import embedder_recipe, polish
-from recognition.augment import Augment
-from recognition.margins import ArcFace, CosFace
+from pipeline.weights.recipe import WeightsRecipe, embedder_recipe, polish
+from recognition.augment import Augment, Compose, Erase, Flip
+from recognition.margins import ArcFace, CosFace, Filtered
 from recognition.train import Recipe, lr_at
 from tests.recognition.train.conftest import RECIPE
 
@@ -126,24 +128,20 @@ def test_every_new_choice_has_a_hash_of_its_own(changes):
     assert replace(RECIPE, **changes).sha256 != RECIPE.sha256
 
 
-@dataclass(frozen=True)
-class Doubled:
-    """Two augmentations, one after the other."""
-
-    inner: tuple = field(default_factory=lambda: (Augment(), Augment(flip=0.0)))
-
-    def __call__(self, images, generator):
-        return self.inner[0](images, generator)
+def test_an_augmentation_of_parts_is_hashed_with_its_parts_and_their_names():
+    told = replace(RECIPE, augment=Compose((Flip(), Erase()))).told["augment"]
+    assert [part["augmentation"] for part in told["steps"]] == ["Flip", "Erase"]
+    hashes = {replace(RECIPE, augment=Compose(steps)).sha256 for steps in ((Flip(),), (Flip(0.1),), (Erase(),), ())}
+    assert len(hashes) == 4
 
 
-def test_an_augmentation_of_parts_is_hashed_with_its_parts_and_its_name():
-    told = replace(RECIPE, augment=Doubled()).told["augment"]
-    assert told["name"] == "Doubled"
-    assert [part["flip"] for part in told["inner"]] == [0.5, 0.0]
-    other = Doubled((Augment(), Augment(flip=0.1)))
-    assert replace(RECIPE, augment=Doubled()).sha256 != replace(RECIPE, augment=other).sha256
+def test_a_margin_within_a_margin_is_hashed_by_name():
+    inner = ArcFace(0.4), CosFace(0.4)
+    told = [replace(RECIPE, margin=Filtered(margin)).told["margin"] for margin in inner]
+    assert [(each["name"], each["margin"]["name"]) for each in told] == [("Filtered", "ArcFace"), ("Filtered", "CosFace")]
 
 
-def test_a_part_that_nobody_could_hash_is_refused():
-    with pytest.raises(ValueError, match="expected dataclasses as parts, got function"):
-        replace(RECIPE, augment=lambda images, generator: images).sha256  # noqa: B018
+def test_the_claim_of_the_bundled_weights_is_the_one_of_old():
+    claim = json.dumps(WeightsRecipe().measuring, sort_keys=True)
+    known = "bd78f1645f6376076a42eb10d2c750b2e50b5ffcc34cf930c306240f99fdcf42"
+    assert hashlib.sha256(claim.encode()).hexdigest() == known
