@@ -1,7 +1,7 @@
 """The first minutes: what the field's usual disasters look like before a night is lost to them, a sentence each.
 
-Findings are told and kept, and training goes on, since a set may be odd on purpose; only what can be nothing but a fault
-stops it. Nothing here changes the result.
+Findings are told and kept, and training goes on, since a set may be odd on purpose; only what can be nothing but a
+fault stops it. Nothing here changes the result.
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ def of_labels(labels: Int64[np.ndarray, " n"]) -> Iterator[Finding]:
     counts = np.bincount(labels)
     if len(counts) > 2 and counts.max() > len(labels) / 2:
         share = 100 * counts.max() / len(labels)
-        yield Finding("one_class", f"{share:.0f} % of the pictures are of one of {len(counts)} people: are labels lost?")
+        yield Finding("one_class", f"{share:.0f} % of the pictures are of one of {len(counts)} people: labels lost?")
     if counts.max() == 1:
-        yield Finding("single_pictures", f"each of {len(counts)} people has one picture: there is nothing to learn from")
+        yield Finding("single_pictures", f"each of {len(counts)} people has one picture: nothing to learn from")
 
 
 def of_pictures(images: UInt8[np.ndarray, "n 112 112 3"], labels: Int64[np.ndarray, " n"]) -> Iterator[Finding]:

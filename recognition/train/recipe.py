@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from itertools import pairwise
 from typing import Any
 
 from recognition.augment import Augment, Augmentation, described
@@ -135,7 +136,7 @@ class Recipe:
         if self.milestones and self.schedule != "step":
             raise ValueError(f"Recipe.milestones: expected none with schedule {self.schedule!r}, got {self.milestones}")
         bounds = (0, *self.milestones, self.epochs)
-        if any(not low < high for low, high in zip(bounds, bounds[1:], strict=False)):
+        if any(not low < high for low, high in pairwise(bounds)):
             raise ValueError(
                 f"Recipe.milestones: expected ascending epochs between 0 and {self.epochs}, got {self.milestones}"
             )

@@ -1,4 +1,3 @@
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -7,11 +6,11 @@ import torch
 
 from recognition.augment import Augment
 from recognition.backbones import BACKBONES
-from recognition.margins import ArcFace, CosFace
-from recognition.train import CHECKPOINT, Pictures, Recipe, embed, load_trained, networks, train, weights_sha256
+from recognition.train import CHECKPOINT, Pictures, embed, load_trained, networks, train, weights_sha256
 from recognition.train.logs import JSONL
 from recognition.train.state import State, optimizer_of
 from tests.recognition.train.conftest import RECIPE
+
 
 @pytest.fixture(scope="module")
 def trained(people, tmp_path_factory):
@@ -188,5 +187,3 @@ def test_training_leaves_the_threads_and_the_random_numbers_of_torch_as_they_wer
     load_trained(tmp_path, replace(RECIPE, epochs=1, warmup_epochs=0.0))
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
-
-

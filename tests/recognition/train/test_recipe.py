@@ -138,7 +138,10 @@ def test_an_augmentation_of_parts_is_hashed_with_its_parts_and_their_names():
 def test_a_margin_within_a_margin_is_hashed_by_name():
     inner = ArcFace(0.4), CosFace(0.4)
     told = [replace(RECIPE, margin=Filtered(margin)).told["margin"] for margin in inner]
-    assert [(each["name"], each["margin"]["name"]) for each in told] == [("Filtered", "ArcFace"), ("Filtered", "CosFace")]
+    assert [(each["name"], each["margin"]["name"]) for each in told] == [
+        ("Filtered", "ArcFace"),
+        ("Filtered", "CosFace"),
+    ]
 
 
 def test_the_claim_of_the_bundled_weights_is_the_one_of_old():
