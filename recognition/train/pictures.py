@@ -16,7 +16,7 @@ from recognition.train.recipe import Recipe
 from recognition.train.scan import Scan, scanned
 
 Unit = tuple[np.ndarray, np.ndarray]  # uint8 (u, 112, 112, 3) RGB and int64 (u,)
-SUBSET_PEOPLE, SUBSET_EACH = 64, 4  # of the fixed subset that the first-minutes checks look at
+SUBSET_PEOPLE, SUBSET = 128, 768  # people and pictures of the fixed subset that the first-minutes checks look at
 
 
 @dataclass(frozen=True)
@@ -158,5 +158,6 @@ def subset_rows(labels: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " m"]:
     people = people[np.unique(np.linspace(0, len(people) - 1, SUBSET_PEOPLE).round().astype(int))]
     order = np.argsort(labels, kind="stable")
     starts = np.searchsorted(labels[order], people)
-    rows = [order[start : start + min(SUBSET_EACH, counts[p])] for start, p in zip(starts, people, strict=True)]
+    each = SUBSET // len(people)
+    rows = [order[start : start + min(each, counts[p])] for start, p in zip(starts, people, strict=True)]
     return np.sort(np.concatenate(rows)).astype(np.int64)
