@@ -47,6 +47,7 @@ PLANNERS = {
 BELTS = (["generate", "embed", "enrol"], ["generate", "embed", "judge", "pack"], ["photograph"])
 NEEDED = {"faiss": 'pip install "facemint[cpu]"', "onnxruntime": 'pip install "facemint[cpu]"'}
 BYTES_PER_PICTURE = 16_000  # a 112x112 JPEG of quality 95 and its members' tar blocks take 10 to 14 kB
+BYTES_PER_CROP = 112 * 112 * 3  # decoded, for training
 BYTES_PER_PAIR = 20_000
 BYTES_OF_MODELS = 300_000_000  # of each seed: two checkpoints with their optimizers' state
 
@@ -346,7 +347,8 @@ def _disk(cfg: DictConfig, run: RunDir) -> Iterator[str]:
     if any(_numbers(cfg)):
         return
     sets = 2 if "control" in cfg.steps else 1
-    needed = cfg.people * cfg.images_per_identity * BYTES_PER_PICTURE * sets + BYTES_OF_MODELS * cfg.recognisers
+    each = BYTES_PER_PICTURE + BYTES_PER_CROP * ("train" in cfg.steps)
+    needed = cfg.people * cfg.images_per_identity * each * sets + BYTES_OF_MODELS * cfg.recognisers
     needed += int(OmegaConf.select(cfg, "protocols.pairs", default=0)) * 5 * BYTES_PER_PAIR
     written = sum(path.stat().st_size for path in run.root.rglob("*.tar")) if run.root.exists() else 0
     free = shutil.disk_usage(folder).free
