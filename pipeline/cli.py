@@ -1,4 +1,4 @@
-"""The command line: `facemint run`, `check`, `evaluate`, `compare`, `weights`, `train-generator`."""
+"""The command line: `facemint run`, `check`, `evaluate`, `compare`, `weights`, `train`, `train-generator`."""
 
 from __future__ import annotations
 
@@ -153,6 +153,20 @@ def train_generator(words: Words = None, debug: Debug = False) -> None:
     raise typer.Exit(_train_generator(words or [], debug))
 
 
+@app.command(context_settings=FREE_WORDS, short_help="Trains a recogniser on any labelled pictures.")
+def train(words: Words = None, debug: Debug = False) -> None:
+    """Trains a recogniser on labelled pictures, whoever made them, and writes it as PyTorch and ONNX.
+
+    \b
+    Words are Hydra's, over conf/train.yaml: data=DIR_OR_REC (a run, shards, a .rec, an image folder, a Hugging Face
+    dataset), trainer=ir50_adaface (conf/trainer/), out=DIR, trainer.epochs=30, device=cuda,
+    stream=true, log=tensorboard, protocols=DIR every=2 (scored while it trains, never chosen by).
+    The same words go on where a training stopped. Under torchrun:
+    torchrun --nproc-per-node 8 -m pipeline.cli train data=DIR out=DIR; on Ray Train: ray.workers=2
+    """
+    raise typer.Exit(_train(words or [], debug))
+
+
 def _hydra(words: Sequence[str], debug: bool, only_check: bool) -> int:
     """Runs, or only checks, with these words. Returns the exit code."""
     from hydra._internal.utils import get_args_parser
@@ -180,6 +194,18 @@ def _train_generator(words: Sequence[str], debug: bool) -> int:
         train_alone(cfg)
 
     return _compose("train_generator", ["train-generator", *words], task, debug)
+
+
+def _train(words: Sequence[str], debug: bool) -> int:
+    """Trains a recogniser with these words. Returns the exit code."""
+    from omegaconf import DictConfig
+
+    def task(cfg: DictConfig) -> None:
+        from pipeline.train_alone import train_alone
+
+        train_alone(cfg)
+
+    return _compose("train", ["train", *words], task, debug)
 
 
 def _evaluate(words: Sequence[str], debug: bool, markdown: Path | None) -> int:

@@ -32,6 +32,7 @@ class Order:
         device: Where torch computes in this process.
         log: "none", "tensorboard" or "wandb".
         checkpoint_steps: Steps of an epoch after which a checkpoint is written, too; 0: at its end alone.
+        start: As in `recognition.train.train`.
         told: What the JSON says beside.
         on_epoch: As in `recognition.train.train`.
     """
@@ -44,6 +45,7 @@ class Order:
     device: str = "cpu"
     log: str = "none"
     checkpoint_steps: int = 0
+    start: Path | None = None
     told: Mapping[str, Any] = field(default_factory=dict)
     on_epoch: Callable[[Any, int], None] | None = None
 
@@ -69,6 +71,7 @@ def fit(data: Data, recipe: Recipe, order: Order) -> dict[str, Any]:
             lambda at: watch.reach(_seen(at, images)),
             on_epoch=order.on_epoch,
             device=order.device,
+            start=order.start,
             checkpoint_steps=order.checkpoint_steps,
             say=lambda line: say(f"{order.label}: {line}"),
             log=order.log,
