@@ -1,7 +1,8 @@
 """Image folders: a subfolder for each identity, JPEG or PNG files in it; as torchvision's `ImageFolder` reads them.
 
-Everything is taken in sorted order, so that a set is the same on every file system. If all subfolders are named by whole
-numbers, those are the identities; else an identity is the place of its subfolder in that order, as in `ImageFolder`.
+Everything is taken in sorted order, so that a set is the same on every file system. If all subfolders are named by
+whole numbers, those are the identities; else an identity is the place of its subfolder in that order, as in
+`ImageFolder`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from recognition.formats.atomic import sync_folder
-from recognition.formats.sample import MAX_PICTURE_BYTES, LabelledSet, Sample, extension_of, plain_keys
+from recognition.formats.sample import EXPORTED, MAX_PICTURE_BYTES, LabelledSet, Sample, extension_of, plain_keys
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 _SYNC_EVERY = 1024  # files: the disk takes a thousand together almost as fast as one
@@ -98,6 +100,8 @@ def _listed(folder: Path, root: Path, folders: bool) -> tuple[list[str], list[st
     wanted, left_out = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
+            if folders and entry.name == EXPORTED:
+                continue
             if entry.name.startswith("."):
                 left_out.append(entry.name)
                 continue
@@ -128,7 +132,7 @@ def _numbers(root: Path, people: list[str]) -> list[int]:
         return list(range(len(people)))
     numbers = [int(name) for name in people]
     if len(set(numbers)) < len(numbers):
-        twice = next(number for number in numbers if numbers.count(number) > 1)
+        twice = Counter(numbers).most_common(1)[0][0]
         raise ValueError(f"{root}: expected a number of its own for each subfolder, found two that mean {twice}")
     return numbers
 

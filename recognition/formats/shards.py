@@ -112,12 +112,13 @@ def load_training_set(paths: Iterable[Path]) -> TrainingSet:
     return TrainingSet(images, labels.astype(np.int64), identity_ids, keys)
 
 
-def open_shards(paths: Sequence[Path], place: Path) -> LabelledSet:
+def open_shards(paths: Sequence[Path], place: Path, left_out: tuple[str, ...] = ()) -> LabelledSet:
     """The samples of the shards as one set, in order. Reads every name, label and description; pictures when asked for.
 
     Args:
         paths: The tars.
         place: Where they are, for messages; if it is a folder with `sizes.json` in it, that must agree with them.
+        left_out: What else is there.
     Raises:
         ValueError: If a shard is malformed, a key occurs twice, or `sizes.json` speaks of other shards or counts.
     """
@@ -134,7 +135,7 @@ def open_shards(paths: Sequence[Path], place: Path) -> LabelledSet:
     reader = _Reader(
         tuple(paths), tuple(keys), np.array(ids, np.int64), file_of, np.array(places, np.int64).reshape(-1, 4)
     )
-    return LabelledSet("shards", str(place), reader.keys, reader.identity_ids, reader)
+    return LabelledSet("shards", str(place), reader.keys, reader.identity_ids, reader, left_out)
 
 
 class _Entry(NamedTuple):
