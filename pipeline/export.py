@@ -1,8 +1,8 @@
 """Export: the pictures of a finished run, or of any labelled set, in a format that the field reads.
 
-Pictures pass through unchanged, byte for byte, once each has been looked at: it decodes and is 112x112. The folder appears
-whole or not at all, and its `export.json` says what is in it and what it was made from, so the same command says that it
-is up to date.
+Pictures pass through unchanged, byte for byte, once each has been looked at: it decodes and is 112x112. The folder
+appears whole or not at all, and its `export.json` says what is in it and what it was made from, so the same command
+says that it is up to date.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Form:
             raise ValueError(f"layout: expected with --to rec only, got {self.layout!r} with --to {self.to}")
         if self.to != "train-shards" and (self.shards is not None or self.seed):
             raise ValueError(f"shards, seed: expected with --to train-shards only, got them with --to {self.to}")
-        if self.shards is not None and self.shards < 1 or self.seed < 0:
+        if (self.shards is not None and self.shards < 1) or self.seed < 0:
             raise ValueError(f"shards, seed: expected at least 1 and at least 0, got {self.shards}, {self.seed}")
 
 
@@ -129,7 +129,7 @@ def export(source: Path, form: Form, out: Path | None = None) -> dict[str, Any]:
 
 
 def source_of(word: str) -> Path:
-    """The place that a word on the command line means: `run=NAME`, `NAME` or a path; a name is looked for in `runs/`, too.
+    """The place that a word on the command line means: `run=NAME`, `NAME` or a path; a name may be one of `runs/`.
 
     Raises:
         ValueError: If nothing is there.
