@@ -69,8 +69,8 @@ def _check_enough(fold: int, counts: Int64[np.ndarray, " m"], each: int) -> None
     two = (total * total - int((counts * counts).sum())) // 2
     if min(one, two) < each:
         raise ValueError(
-            f"pairs: expected at most {min(one, two)} of each kind in fold {fold}, got {each}: its {len(counts)} people "
-            f"have {total} pictures, which make {one} pairs of one person and {two} of two; ask for fewer pairs or folds"
+            f"pairs: expected at most {min(one, two)} of each kind in fold {fold}, got {each}: the {total} pictures of "
+            f"its {len(counts)} people make {one} pairs of one person and {two} of two; ask for fewer pairs or folds"
         )
 
 

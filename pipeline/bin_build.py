@@ -40,6 +40,7 @@ from stages.embed.detector import Detector
 # turns of the head 3.8; the same crops moved by 8 px: 8.7, shrunk to 0.8: 7.7, to 0.7 as loose crops are: 12.7.
 LIMIT_PX = 5.0
 MIN_PROBABILITY = 0.5
+PAIRS = 6000
 _BATCH = 64
 
 
@@ -48,18 +49,22 @@ class Wanted:
     """Which pairs.
 
     Attributes:
-        pairs: How many are drawn; with a list, None.
+        pairs: How many are drawn; None is 6,000, as in LFW, and with a list its own.
         folds: How many; of a list that says so itself, its own.
         seed: Of what is drawn.
         pairs_file: A list in LFW's form instead.
         unaligned_ok: Whether pictures that seem aligned otherwise, or show no face to the detector, are taken as well.
     """
 
-    pairs: int | None = 6000
+    pairs: int | None = None
     folds: int = 10
     seed: int = 0
     pairs_file: Path | None = None
     unaligned_ok: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pairs_file is not None and (self.pairs is not None or self.seed):
+            raise ValueError(f"pairs, seed: expected none with a list of pairs, got {self.pairs}, {self.seed}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +109,7 @@ def build_bin(source: Path, out: Path, wanted: Wanted, weights: Path = FOLDER) -
     said = {
         "made_from": made_from,
         "source": {"name": source.resolve().name, "kind": pictures.kind, "sha256": pictures.sha256},
-        "drawn": None if wanted.pairs_file else {"pairs": wanted.pairs, "folds": wanted.folds, "seed": wanted.seed},
+        "drawn": None if wanted.pairs_file else {"folds": wanted.folds, "seed": wanted.seed},
         "pairs_file": _file(wanted.pairs_file),
         **_counts(chosen, len(rows)),
         "alignment": alignment,
@@ -115,8 +120,7 @@ def build_bin(source: Path, out: Path, wanted: Wanted, weights: Path = FOLDER) -
 
 
 def _drawn(pictures: LabelledSet, wanted: Wanted) -> _Pairs:
-    assert wanted.pairs is not None
-    drawn = draw_pairs(pictures.identity_ids, wanted.pairs, wanted.folds, wanted.seed)
+    drawn = draw_pairs(pictures.identity_ids, wanted.pairs or PAIRS, wanted.folds, wanted.seed)
     names = [str(identity) for identity in pictures.identity_ids]
     person = tuple(names[row] for pair in zip(drawn.first, drawn.second, strict=True) for row in pair)
     people = tuple(tuple(map(str, fold.tolist())) for fold in drawn.people)
@@ -127,8 +131,8 @@ def _listed(pictures: LabelledSet, wanted: Wanted) -> _Pairs:
     """The pairs of the list, in its order, which is that of the folds."""
     assert wanted.pairs_file is not None
     pairs = read_pairs(wanted.pairs_file)
-    row_of = {key: row for row, key in enumerate(pictures.keys)}
-    row_of |= {str(Path(key).with_suffix(".jpg")): row for row, key in enumerate(pictures.keys)}  # a list says .jpg
+    row_of = {str(Path(key).with_suffix(".jpg")): row for row, key in enumerate(pictures.keys)}  # a list says .jpg
+    row_of |= {key: row for row, key in enumerate(pictures.keys)}
     names = [name for pair in pairs for name in (pair.first, pair.second)]
     missing = sorted({name for name in names if name not in row_of})
     if missing:
@@ -218,9 +222,9 @@ def _check_alignment(source: Path, alignment: Mapping[str, Any], unaligned_ok: b
     median = alignment["misplaced_px"]["median"]
     if median > LIMIT_PX:
         raise ValueError(
-            f"{source}: expected crops aligned to the ArcFace template, so that in half of them a new alignment would move "
-            f"it by at most {LIMIT_PX} px, found {median:.1f} px (landmarks {alignment['residual_px']['median']:.1f} px "
-            "off); align them, or say --unaligned-ok"
+            f"{source}: expected crops aligned to the ArcFace template, so that in half of them a new alignment would "
+            f"move it by at most {LIMIT_PX} px, found {median:.1f} px (landmarks "
+            f"{alignment['residual_px']['median']:.1f} px off); align them, or say --unaligned-ok"
         )
 
 

@@ -157,7 +157,7 @@ def build(
         Path, typer.Argument(help="A subfolder for each identity, crops of 112x112.", show_default=False)
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT.bin", help="The set.", show_default=False)],
-    pairs: Annotated[int, typer.Option(help="How many are drawn, half of one person.")] = 6000,
+    pairs: Annotated[int | None, typer.Option(help="How many are drawn, half of one person; default: 6000.")] = None,
     folds: Annotated[int, typer.Option(help="Disjoint in people.")] = 10,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
     pairs_file: Annotated[Path | None, typer.Option(metavar="FILE", help="LFW's pairs.txt instead.")] = None,
@@ -173,7 +173,7 @@ def build(
     from pipeline.bin_build import Wanted, build_bin
 
     with _said_in_a_line(debug):
-        build_bin(source, out, Wanted(None if pairs_file else pairs, folds, seed, pairs_file, unaligned_ok))
+        build_bin(source, out, Wanted(pairs, folds, seed, pairs_file, unaligned_ok))
 
 
 @app.command(short_help="Trains the bundled models.")
