@@ -48,17 +48,18 @@ def draw_pairs(identity_ids: Int64[np.ndarray, " n"], pairs: int, folds: int, se
         raise ValueError(f"seed: expected at least 0, got {seed}")
     rng = np.random.default_rng(seed)
     people, counts = np.unique(identity_ids, return_counts=True)
+    rows_of = np.split(np.argsort(identity_ids, kind="stable").astype(np.int64), np.cumsum(counts)[:-1])
     mixed = rng.permutation(len(people))
     order = mixed[np.argsort(-counts[mixed], kind="stable")]  # dealt from those with most pictures: folds of one size
     each, first, second, members = pairs // (2 * folds), [], [], []
     for fold in range(folds):
-        mine = np.sort(people[order[fold::folds]])
-        rows = [np.flatnonzero(identity_ids == person) for person in mine]
+        mine = np.sort(order[fold::folds])
+        rows = [rows_of[person] for person in mine]
         _check_enough(fold, np.array([len(own) for own in rows], np.int64), each)
         for ones, others in (_genuine(rows, each, rng), _impostor(rows, each, rng)):
             first.append(ones)
             second.append(others)
-        members.append(mine)
+        members.append(people[mine])
     same = np.tile(np.repeat([True, False], each), folds)
     return Drawn(np.concatenate(first), np.concatenate(second), same, tuple(members))
 

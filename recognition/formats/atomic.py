@@ -6,14 +6,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 _OURS = ".unfinished"  # in a folder that we have begun, so that nobody else's is taken for one and cleared away
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path) -> Iterator[BufferedIOBase]:
     """A file to write to that becomes `path` when all is written, and is gone after an error."""
     part = path.with_name(path.name + ".part")
     try:

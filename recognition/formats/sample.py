@@ -92,7 +92,7 @@ class LabelledSet:
     def __iter__(self) -> Iterator[Sample]:
         return self.read(range(len(self)))
 
-    def read(self, rows: Iterable[int]) -> Iterator[Sample]:
+    def read(self, rows: Iterable[int] | Int64[np.ndarray, " r"]) -> Iterator[Sample]:
         """The pictures of these rows, in this order: part of a set for one of several workers, or a set mixed.
 
         Raises:

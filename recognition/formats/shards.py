@@ -21,8 +21,9 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -168,7 +169,7 @@ class _Reader:
                     )
 
 
-def _bytes_at(file: BinaryIO, path: Path, offset: int, size: int) -> bytes:
+def _bytes_at(file: BufferedIOBase, path: Path, offset: int, size: int) -> bytes:
     file.seek(offset)
     content = file.read(size)
     if len(content) != size:
@@ -222,8 +223,8 @@ class _Bounded:
     """A file that never reads more at once than a member may have: `tarfile` reads what the header of a long name or of
     extended attributes claims, and the memory would be taken before the bytes turn out not to be there."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.name = file, file.name
+    def __init__(self, file: BufferedIOBase) -> None:
+        self.file, self.name = file, ""
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int) -> bytes:
