@@ -66,7 +66,8 @@ def write_folder(folder: Path, source: LabelledSet, wrote: Callable[[int], objec
     waiting: list[Path] = []
     for place, (sample, name) in enumerate(zip(source, plain_keys(source.keys), strict=True)):
         path = folder / f"{sample.identity_id:06d}" / f"{name}.{extension_of(sample)}"
-        path.parent.mkdir(exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir()
         path.write_bytes(sample.jpeg)
         waiting.append(path)
         if len(waiting) == _SYNC_EVERY:

@@ -108,7 +108,7 @@ def write_dataset(
 
 
 # JPEGs do not compress; a checksum per page tells a flipped bit. No column is kept as a dictionary: pictures differ.
-# Statistics would repeat whole pictures as the smallest and the largest, where no checksum is.
+# Statistics would repeat whole pictures, the smallest and the largest, where no checksum is.
 _AS_IT_IS: dict[str, Any] = {
     "compression": "none",
     "use_dictionary": False,

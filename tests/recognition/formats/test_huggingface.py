@@ -100,7 +100,7 @@ def test_the_same_set_gives_the_same_bytes(tmp_path, source):
         (pa.schema([("x", pa.int64()), ("x", pa.int64())]), r"got \['x', 'x'\]"),
         (pa.schema([("x", pa.timestamp("s"))]), r"expected int64, float32, .* got timestamp\[s\]"),
         (pa.schema([("gone", pa.int64())]), r"picture 000900_000: expected \['gone'\] to be known of it"),
-        (pa.schema([("left", pa.int64())]), "pictures 000900_000 to 000007_001: .*out"),
+        (pa.schema([("left", pa.int64())]), "pictures 000900_000 to 000900_002: .*out"),
     ],
 )
 def test_a_column_that_cannot_be_is_refused(tmp_path, source, columns, fault):
@@ -151,7 +151,7 @@ def test_a_dataset_of_somebody_else_needs_no_more_than_image_and_label(tmp_path)
         (
             {"image": ROW["image"] * 2, "label": [0, 1], "key": ["a", "a"]},
             {},
-            "expected each key once, found 'a' twice",
+            "each key once, found 'a' twice",
         ),
         ({"image": [], "label": []}, {"label": pa.int64()}, "expected at least 1 picture, found 0"),
     ],
