@@ -1,4 +1,4 @@
-"""The command line: `facemint run`, `check`, `evaluate`, `compare`, `weights`, `train`, `train-generator`."""
+"""The command line: `facemint run`, `check`, `evaluate`, `compare`, `export`, `bin build`, `weights`, `train` ..."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +37,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A synthetic face-recognition dataset factory: from one config to a scored training set.",
 )
+bins = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Verification sets, .bin.")
+app.add_typer(bins, name="bin", short_help="Builds a verification set, .bin.")
 Words = Annotated[list[str] | None, typer.Argument(help="Hydra's words.", show_default=False)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -121,6 +124,56 @@ def compare(
         CONSOLE.print(table.table())
     if page is not None:
         say(f"compare: wrote {page}")
+
+
+@app.command(short_help="Writes a run's pictures in a format that the field reads.")
+def export(
+    source: Annotated[str, typer.Argument(help="run=NAME, or the place of any labelled set.", show_default=False)],
+    to: Annotated[str, typer.Option(help="rec, folder, hf or train-shards.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Where it goes; default of a run: export/TO in it.")] = None,
+    layout: Annotated[str, typer.Option(help="Of rec: insightface or headerless.")] = "insightface",
+    shards: Annotated[int | None, typer.Option(help="Of train-shards; default: one for 10,000 pictures.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the order of train-shards.")] = 0,
+    debug: Debug = False,
+) -> None:
+    """Writes the kept pictures of a finished run, or any labelled set, in another format; JPEG bytes unchanged.
+
+    \b
+    facemint export run=demo --to rec                   train.rec, train.idx, property, train.lst
+    facemint export run=demo --to hf --out FOLDER       Parquet and a card: datasets.load_dataset(FOLDER)
+    facemint export run=demo --to train-shards --shards 64     mixed tars and sizes.json
+    facemint export faces/train.rec --to folder --out FOLDER   a .rec taken apart: FOLDER/000123/00000017.jpg
+    """
+    from pipeline.export import Form, source_of
+    from pipeline.export import export as write_export
+
+    with _said_in_a_line(debug):
+        write_export(source_of(source), Form(to, layout, shards, seed), out)  # type: ignore[arg-type]
+
+
+@bins.command(name="build", short_help="Builds a verification set from aligned pictures.")
+def build(
+    source: Annotated[
+        Path, typer.Argument(help="A subfolder for each identity, crops of 112x112.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT.bin", help="The set.", show_default=False)],
+    pairs: Annotated[int | None, typer.Option(help="How many are drawn, half of one person; default: 6000.")] = None,
+    folds: Annotated[int, typer.Option(help="Disjoint in people.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    pairs_file: Annotated[Path | None, typer.Option(metavar="FILE", help="LFW's pairs.txt instead.")] = None,
+    unaligned_ok: Annotated[bool, typer.Option("--unaligned-ok", help="Whatever their alignment.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Builds a verification set that insightface reads, with a JSON beside it: pairs, folds, people, alignment.
+
+    \b
+    facemint bin build faces/ faces.bin --pairs 6000 --folds 10 --seed 0
+    facemint bin build lfw_112/ lfw.bin --pairs-file pairs.txt
+    """
+    from pipeline.bin_build import Wanted, build_bin
+
+    with _said_in_a_line(debug):
+        build_bin(source, out, Wanted(pairs, folds, seed, pairs_file, unaligned_ok))
 
 
 @app.command(short_help="Trains the bundled models.")
@@ -273,6 +326,15 @@ def _ending(error: BaseException, debug: bool) -> int:
         return WRONG
     _complain(_one_line(error))
     return WRONG if isinstance(error, HydraException | OmegaConfBaseException) else FAILED
+
+
+@contextmanager
+def _said_in_a_line(debug: bool) -> Iterator[None]:
+    """Ends the command with one line and an exit code where something that is expected to go wrong does."""
+    try:
+        yield
+    except (*EXPECTED, KeyboardInterrupt) as error:
+        raise typer.Exit(_ending(error, debug)) from None
 
 
 def _complain(line: str) -> None:

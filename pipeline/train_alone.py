@@ -105,7 +105,10 @@ def train_here(wish: Wish, device: str) -> dict[str, Any]:
     if processes.rank() == 0 and read_json(wish.out / FINISHED).get("inputs") == order.inputs:
         say(f"train: {wish.out} is up to date")
     told = fit(data, recipe, order)
-    told |= {"seconds": round(time.monotonic() - started, 1), "protocols": read_json(wish.out / SCORED).get("epochs", [])}
+    told |= {
+        "seconds": round(time.monotonic() - started, 1),
+        "protocols": read_json(wish.out / SCORED).get("epochs", []),
+    }
     if processes.rank() == 0:
         write_text(wish.out / FINISHED, json.dumps(told, indent=1))
     if isinstance(data, Stream):
@@ -175,7 +178,11 @@ def check(wish: Wish, ranks: int) -> None:
         problems.append(f"data: {innermost(error)}")
     problems += _words(wish)
     if not problems and source is not None:
-        problems += [*_batches(wish, ranks, len(source)), *_memory(wish, ranks, len(source.classes)), *_disk(wish, source)]
+        problems += [
+            *_batches(wish, ranks, len(source)),
+            *_memory(wish, ranks, len(source.classes)),
+            *_disk(wish, source),
+        ]
     if problems:
         raise ConfigError(problems)
 
@@ -196,7 +203,9 @@ def _recipe(wish: Wish) -> Iterator[str]:
 
 def _source(wish: Wish) -> LabelledSet:
     if wish.said["data"] is None:
-        raise ValueError("expected a run directory, shards, a .rec, an image folder or a Hugging Face dataset, got none")
+        raise ValueError(
+            "expected a run directory, shards, a .rec, an image folder or a Hugging Face dataset, got none"
+        )
     source = open_set(wish.said["data"])
     check_labels(source.labels)
     return source

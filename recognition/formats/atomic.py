@@ -6,14 +6,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 _OURS = ".unfinished"  # in a folder that we have begun, so that nobody else's is taken for one and cleared away
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path) -> Iterator[BufferedIOBase]:
     """A file to write to that becomes `path` when all is written, and is gone after an error."""
     part = path.with_name(path.name + ".part")
     try:
@@ -24,7 +24,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 @contextmanager
@@ -51,17 +51,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
         yield part
         (part / _OURS).unlink()
         for folder in (*(found for found in part.rglob("*") if found.is_dir()), part):
-            sync_folder(folder)
+            sync(folder)
         os.rename(part, path)
     finally:
         if part.exists():
             shutil.rmtree(part)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Puts the names in a folder on the disk: after a rename, a power cut does not bring the old name back."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Puts a file, or the names in a folder, on the disk: after a power cut neither is as it was before."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -28,8 +28,9 @@ import struct
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
@@ -102,7 +103,7 @@ def unpack(payload: bytes) -> Record:
     return Record(labels.astype(np.float32), flag, number, number2, payload[end:])
 
 
-def write_record(file: BinaryIO, payload: bytes) -> None:
+def write_record(file: BufferedIOBase, payload: bytes) -> None:
     """Appends a record, split at every magic that stands at a multiple of 4 of the payload.
 
     Raises:
@@ -117,7 +118,7 @@ def write_record(file: BinaryIO, payload: bytes) -> None:
         file.write(MAGIC + struct.pack("<I", kind << 29 | end - start) + payload[start:end] + bytes(-(end - start) % 4))
 
 
-def read_record(file: BinaryIO) -> bytes:
+def read_record(file: BufferedIOBase) -> bytes:
     """The payload of the record that begins here, the magics put back between its parts; memory for what is there only.
 
     Raises:
@@ -258,7 +259,7 @@ class _Heads:
         )
 
 
-def _append(file: BinaryIO, offsets: array[int], payload: bytes) -> None:
+def _append(file: BufferedIOBase, offsets: array[int], payload: bytes) -> None:
     offsets.append(file.tell())
     write_record(file, payload)
 
@@ -306,7 +307,7 @@ def _read_index(path: Path, rec_bytes: int) -> tuple[Int64[np.ndarray, " r"], In
     return np.array(keys, np.int64), np.array(offsets, np.int64)
 
 
-def _heads(file: BinaryIO, size: int) -> _Heads:
+def _heads(file: BufferedIOBase, size: int) -> _Heads:
     """Goes from record to record, to the end of the file; reads heads alone."""
     starts, flags, picture_bytes, first, second = array("q"), array("q"), array("q"), array("f"), array("f")
     at = 0
@@ -328,7 +329,7 @@ def _heads(file: BinaryIO, size: int) -> _Heads:
     return _Heads(whole[0], np.array(first, np.float32), np.array(second, np.float32), whole[1], whole[2])
 
 
-def _head(file: BinaryIO, start: int, total: int) -> bytes:
+def _head(file: BufferedIOBase, start: int, total: int) -> bytes:
     """The first bytes of a payload: the header and two labels, as far as they are there."""
     if total < _IR.size:
         raise ValueError(f"record at byte {start}: expected a header of {_IR.size} bytes, found {total}")
@@ -340,7 +341,7 @@ def _head(file: BinaryIO, start: int, total: int) -> bytes:
     return read_record(file)[:wanted]
 
 
-def _length(file: BinaryIO, start: int, size: int) -> tuple[int, int]:
+def _length(file: BufferedIOBase, start: int, size: int) -> tuple[int, int]:
     """Bytes of the payload of the record that starts there, and where the next one does."""
     at, total, inside = start, 0, False
     while True:
@@ -355,7 +356,7 @@ def _length(file: BinaryIO, start: int, size: int) -> tuple[int, int]:
         at, total, inside = end, total + 4, True
 
 
-def _read_at(file: BinaryIO, at: int, size: int) -> bytes:
+def _read_at(file: BufferedIOBase, at: int, size: int) -> bytes:
     return os.pread(file.fileno(), size, at)
 
 

@@ -23,6 +23,7 @@ from PIL import Image
 # No dot: WebDataset takes everything after the first one for the extension. At most 80: USTAR names end at 100.
 KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
 MAX_PICTURE_BYTES = 16 << 20
+EXPORTED = "export.json"  # what an export says of itself, in its folder: of no set a part
 CROP_PX = 112
 _MODES = ("L", "RGB", "P")  # of Pillow; others lose something on the way to RGB: depth, opacity, ink
 
@@ -91,7 +92,7 @@ class LabelledSet:
     def __iter__(self) -> Iterator[Sample]:
         return self.read(range(len(self)))
 
-    def read(self, rows: Iterable[int]) -> Iterator[Sample]:
+    def read(self, rows: Iterable[int] | Int64[np.ndarray, " r"]) -> Iterator[Sample]:
         """The pictures of these rows, in this order: part of a set for one of several workers, or a set mixed.
 
         Raises:
@@ -113,7 +114,7 @@ class LabelledSet:
         """
         digest = hashlib.sha256()
         for sample in self:
-            key = sample.key.encode()
+            key = sample.key.encode("utf-8", "surrogateescape")  # a file's name may be no text
             digest.update(struct.pack("<QQQ", len(key), sample.identity_id, len(sample.jpeg)))
             digest.update(key)
             digest.update(sample.jpeg)

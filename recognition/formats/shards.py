@@ -21,8 +21,9 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -112,12 +113,13 @@ def load_training_set(paths: Iterable[Path]) -> TrainingSet:
     return TrainingSet(images, labels.astype(np.int64), identity_ids, keys)
 
 
-def open_shards(paths: Sequence[Path], place: Path) -> LabelledSet:
+def open_shards(paths: Sequence[Path], place: Path, left_out: tuple[str, ...] = ()) -> LabelledSet:
     """The samples of the shards as one set, in order. Reads every name, label and description; pictures when asked for.
 
     Args:
         paths: The tars.
         place: Where they are, for messages; if it is a folder with `sizes.json` in it, that must agree with them.
+        left_out: What else is there.
     Raises:
         ValueError: If a shard is malformed, a key occurs twice, or `sizes.json` speaks of other shards or counts.
     """
@@ -134,7 +136,7 @@ def open_shards(paths: Sequence[Path], place: Path) -> LabelledSet:
     reader = _Reader(
         tuple(paths), tuple(keys), np.array(ids, np.int64), file_of, np.array(places, np.int64).reshape(-1, 4)
     )
-    return LabelledSet("shards", str(place), reader.keys, reader.identity_ids, reader)
+    return LabelledSet("shards", str(place), reader.keys, reader.identity_ids, reader, left_out)
 
 
 class _Entry(NamedTuple):
@@ -167,7 +169,7 @@ class _Reader:
                     )
 
 
-def _bytes_at(file: BinaryIO, path: Path, offset: int, size: int) -> bytes:
+def _bytes_at(file: BufferedIOBase, path: Path, offset: int, size: int) -> bytes:
     file.seek(offset)
     content = file.read(size)
     if len(content) != size:
@@ -221,8 +223,8 @@ class _Bounded:
     """A file that never reads more at once than a member may have: `tarfile` reads what the header of a long name or of
     extended attributes claims, and the memory would be taken before the bytes turn out not to be there."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.name = file, file.name
+    def __init__(self, file: BufferedIOBase) -> None:
+        self.file, self.name = file, ""
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int) -> bytes:

@@ -5,7 +5,8 @@ time. Here everybody's pictures are dealt to the shards like cards, and each sha
 give or take one picture, so that workers with as many shards finish together.
 
 `.cls` is the class, counted from 0 without gaps, which is what trainers expect there; who that is in the source is
-`identity_id` in `.json`. `sizes.json` is {"000000.tar": pictures, ...}, as open_clip reads it for the length of an epoch.
+`identity_id` in `.json`. `sizes.json` is {"000000.tar": pictures, ...}, as open_clip reads it for the length of an
+epoch.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from itertools import pairwise
 from typing import Any
@@ -87,7 +88,7 @@ class Recipe:
     nesterov: bool = True
     weight_decay_on_norms: bool = False
     power: float = 2.0
-    milestones: tuple[float, ...] = ()
+    milestones: Sequence[float] = ()
     factor: float = 0.1
     accumulate: int = 1
     sample_rate: float = 1.0
