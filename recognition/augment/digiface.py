@@ -86,8 +86,8 @@ class DigiFaceAugment(Augmentation):
     crop_scale: tuple[float, float] = (0.2, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     blur_px: tuple[float, float] = (0.5, 2.0)
-    noise_levels: tuple[float, float] = (5.0, 25.0)
-    motion_px: tuple[float, float] = (1.0, 4.0)
+    noise_levels: tuple[float, float] = (2.0, 20.0)
+    motion_px: tuple[float, float] = (1.0, 3.0)
     brightness_change: float = 0.5
     contrast_change: float = 0.5
     saturation_change: float = 0.5
@@ -95,7 +95,7 @@ class DigiFaceAugment(Augmentation):
     side_ratio: tuple[float, float] = (0.2, 1.0)
     jpeg_quality: tuple[int, int] = (20, 90)
     warp_scale: tuple[float, float] = (0.9, 1.1)
-    warp_rotate_deg: float = 10.0
+    warp_rotate_deg: float = 5.0
     warp_shift: float = 0.05
     warp_corner: float = 0.05
     aspect_ratio: tuple[float, float] = (0.8, 1.25)
