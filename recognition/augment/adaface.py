@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,9 +47,9 @@ class AdaFaceAugment(Augmentation):
     low_resolution: float = 0.2
     photometric: float = 0.2
     flip: float = 0.5
-    crop_scale: tuple[float, float] = (0.2, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    side_ratio: tuple[float, float] = (0.2, 1.0)
+    crop_scale: Sequence[float] = (0.2, 1.0)
+    crop_ratio: Sequence[float] = (3 / 4, 4 / 3)
+    side_ratio: Sequence[float] = (0.2, 1.0)
     brightness: float = 0.5
     contrast: float = 0.5
     saturation: float = 0.5
@@ -95,8 +96,8 @@ def _degenerate(levels: Levels, operation: Tensor) -> Tensor:
 def on_black(
     levels: Levels,
     uniform: Float32[Tensor, "b draws"],
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
+    scale: Sequence[float],
+    ratio: Sequence[float],
 ) -> Levels:
     """Keeps a random rectangle of each picture where it is and blackens the rest.
 
@@ -109,14 +110,14 @@ def on_black(
     return levels * inside(window.to(levels.device), size)
 
 
-def _central(size: tuple[int, int], ratio: tuple[float, float]) -> tuple[int, int, int, int]:
+def _central(size: tuple[int, int], ratio: Sequence[float]) -> tuple[int, int, int, int]:
     height, width = size
     high = min(height, max(1, round(width / ratio[0])))
     wide = min(width, max(1, round(height * ratio[1])))
     return (height - high) // 2, (width - wide) // 2, high, wide
 
 
-def coarse(levels: Levels, uniform: Float32[Tensor, "b 3"], side_ratio: tuple[float, float]) -> Levels:
+def coarse(levels: Levels, uniform: Float32[Tensor, "b 3"], side_ratio: Sequence[float]) -> Levels:
     """Down to a random share of the side and back, the interpolation of each way drawn from OpenCV's five."""
     size = torch.tensor(levels.shape[2:])
     side = (between(uniform[:, :1], *side_ratio) * size).long().clamp(min=1).minimum(size)

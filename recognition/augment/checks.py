@@ -25,16 +25,18 @@ def whole(owner: Any, name: str, low: int, high: int) -> None:
         _refuse(owner, name, f"a whole number in [{low}, {high}]", value)
 
 
-def interval(owner: Any, name: str, low: float, high: float) -> None:
-    """Raises ValueError unless the field is (smallest, largest), in order, within [low, high]. A list, as YAML has it,
-    becomes a tuple, so that the owner can be hashed and equals one that was given a tuple."""
+def interval(owner: Any, name: str, low: float, high: float, kind: type = float) -> None:
+    """Raises ValueError unless the field is (smallest, largest), in order, within [low, high]; of kind int, whole. A
+    list, as YAML has it, becomes a tuple, so that the owner can be hashed and equals one that was given a tuple."""
     value = getattr(owner, name)
     try:
         first, last = value
     except (TypeError, ValueError):
         first, last = None, None
-    if not (_is_number(first) and _is_number(last) and low <= first <= last <= high):
-        _refuse(owner, name, f"(smallest, largest), in order, within [{low:g}, {high:g}]", value)
+    right = all(_is_number(x) and x == x and kind(x) == x for x in (first, last))  # x == x: NaN is no int
+    if not (right and low <= first <= last <= high):
+        numbers = "whole numbers" if kind is int else "numbers"
+        _refuse(owner, name, f"two {numbers}, in order, in [{low:g}, {high:g}]", value)
     object.__setattr__(owner, name, (first, last))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -19,13 +19,13 @@ class Compose(Augmentation):
         steps: The augmentations, in order; a list becomes a tuple. None at all changes nothing.
 
     Raises:
-        ValueError: If a step is no `Augmentation`.
+        ValueError: If a step is no `Augmentation`. (Hydra hands over such when its node lacks `_convert_: all`.)
     """
 
-    steps: tuple[Augmentation, ...]
+    steps: Sequence[Augmentation]
 
     def __post_init__(self) -> None:
-        steps = tuple(self.steps) if isinstance(self.steps, Iterable) else (self.steps,)
+        steps = tuple(self.steps)
         for position, step in enumerate(steps):
             if not isinstance(step, Augmentation):
                 raise ValueError(f"Compose.steps[{position}]: expected an augmentation, got {step!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -83,22 +84,22 @@ class DigiFaceAugment(Augmentation):
     jpeg: float = 0.05
     warp: float = 1.0
     aspect: float = 0.1
-    crop_scale: tuple[float, float] = (0.2, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    blur_px: tuple[float, float] = (0.5, 2.0)
-    noise_levels: tuple[float, float] = (5.0, 25.0)
-    motion_px: tuple[float, float] = (1.0, 4.0)
+    crop_scale: Sequence[float] = (0.2, 1.0)
+    crop_ratio: Sequence[float] = (3 / 4, 4 / 3)
+    blur_px: Sequence[float] = (0.5, 2.0)
+    noise_levels: Sequence[float] = (2.0, 20.0)
+    motion_px: Sequence[float] = (1.0, 3.0)
     brightness_change: float = 0.5
     contrast_change: float = 0.5
     saturation_change: float = 0.5
     hue_turns: float = 0.05
-    side_ratio: tuple[float, float] = (0.2, 1.0)
-    jpeg_quality: tuple[int, int] = (20, 90)
-    warp_scale: tuple[float, float] = (0.9, 1.1)
-    warp_rotate_deg: float = 10.0
+    side_ratio: Sequence[float] = (0.2, 1.0)
+    jpeg_quality: Sequence[int] = (20, 90)
+    warp_scale: Sequence[float] = (0.9, 1.1)
+    warp_rotate_deg: float = 5.0
     warp_shift: float = 0.05
     warp_corner: float = 0.05
-    aspect_ratio: tuple[float, float] = (0.8, 1.25)
+    aspect_ratio: Sequence[float] = (0.8, 1.25)
 
     def __post_init__(self) -> None:
         checks.probabilities(self, "flip", "crop", "blur", "noise", "motion", "brightness", "contrast", "hue")
@@ -111,7 +112,7 @@ class DigiFaceAugment(Augmentation):
         checks.interval(self, "motion_px", ACROSS_PX, 16)
         checks.number(self, "hue_turns", 0, 0.5)
         checks.interval(self, "side_ratio", 0.01, 1)
-        checks.interval(self, "jpeg_quality", 1, 100)
+        checks.interval(self, "jpeg_quality", 1, 100, int)
         checks.interval(self, "warp_scale", 0.5, 2)
         checks.number(self, "warp_rotate_deg", 0, 45)
         checks.number(self, "warp_shift", 0, 0.5)

@@ -101,8 +101,9 @@ def solarize(levels: Levels, threshold: PerPicture) -> Levels:
 def autocontrast(levels: Levels) -> Levels:
     """PIL's ImageOps.autocontrast: each channel is stretched to 0 ... 255; a channel of one level stays."""
     low, high = levels.amin((2, 3)).double(), levels.amax((2, 3)).double()
-    scale = (255 / (high - low).clamp(min=1))[:, :, None]
-    # float64 and in this order, as PIL computes it: the truncation shows the last bit.
+    # float64, a true division (torch's 255 / x multiplies by 1 / x) and this order, as PIL computes it: the truncation
+    # shows the last bit.
+    scale = torch.div(torch.full_like(low, 255), (high - low).clamp(min=1))[:, :, None]
     table = _identity(levels) * scale + -low[:, :, None] * scale
     flat = (high <= low)[:, :, None]
     return _looked_up(torch.where(flat, _identity(levels), table.clamp_(0, 255).floor_()), levels)

@@ -65,11 +65,14 @@ def _larger(size_px: int, device: torch.device) -> Tensor:
 
 
 def resize_matrix(source: int, target: int, kind: str) -> Float64[np.ndarray, "target source"]:
-    """The matrix by which `cv2.resize` takes a line of `source` pixels to one of `target`; rows sum to 1."""
+    """The matrix by which `cv2.resize` takes a line of `source` pixels to one of `target`; rows sum to 1.
+
+    Where a pixel is found by floor(), its argument is computed as OpenCV does, by the inverse of an inverse or in
+    float32: the last bit decides.
+    """
     if source == target:
         return np.eye(source)
     if kind == NEAREST:
-        # The factor is a quotient of a quotient in OpenCV; floor() shows the last bit.
         taken = np.floor(np.arange(target) * (1 / (target / source))).astype(int)
         return np.eye(source)[np.minimum(taken, source - 1)]
     if kind == AREA:
@@ -87,8 +90,8 @@ def _area(source: int, target: int) -> np.ndarray:
 
 def _area_enlarged(source: int, target: int) -> np.ndarray:
     """OpenCV's area when enlarging: pixels keep their areas, and are blended where a new pixel covers two of them."""
-    left = np.floor(np.arange(target) * (source / target)).astype(int)
-    share = (np.arange(target) + 1 - (left + 1) * (target / source)).clip(0)
+    left = np.floor(np.arange(target) * (1 / (target / source))).astype(int)
+    share = (np.arange(target) + 1 - (left + 1) * (target / source)).clip(0).astype(np.float32) % 1
     return _two_or_more(source, [left, left + 1], [1 - share, share])
 
 
