@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -41,8 +42,19 @@ def export_onnx(model: nn.Module, path: Path) -> None:
 
 
 def _with_folded_head(model: nn.Module) -> nn.Module:
-    """Replaces `fc` and `features`, where a model has them, by one linear layer."""
-    if isinstance(model.fc, nn.Linear) and isinstance(model.features, nn.BatchNorm1d):
-        model.fc = fuse_linear_bn_eval(model.fc, model.features)
-        model.features = nn.Identity()
+    """Replaces each linear layer that a BatchNorm follows by one linear layer that does both."""
+    for module in model.modules():
+        names = list(module._modules)
+        for name, after in pairwise(names):
+            linear, norm = module._modules[name], module._modules[after]
+            if isinstance(linear, nn.Linear) and isinstance(norm, nn.BatchNorm1d):
+                setattr(module, name, _folded(linear, norm))
+                setattr(module, after, nn.Identity())
     return model
+
+
+def _folded(linear: nn.Linear, norm: nn.BatchNorm1d) -> nn.Linear:
+    if not norm.affine:  # torch's function asks for a scale and a shift
+        norm.weight = nn.Parameter(torch.ones(norm.num_features))
+        norm.bias = nn.Parameter(torch.zeros(norm.num_features))
+    return fuse_linear_bn_eval(linear, norm)

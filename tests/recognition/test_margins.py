@@ -223,6 +223,11 @@ def test_filtered_classes_have_a_logit_and_a_gradient_of_zero_and_the_own_class_
     torch.testing.assert_close(cosine.grad, torch.tensor([[10.0, 0.0, 10.0]]))
 
 
+def test_the_fields_by_which_earlier_recipes_are_hashed_are_the_same():
+    assert asdict(ArcFace(0.5, 32.0)) == {"margin_rad": 0.5, "scale": 32.0, "gradient": "straight_through"}
+    assert asdict(CosFace(0.2, 24.0)) == {"margin_cosine": 0.2, "scale": 24.0}
+
+
 def test_every_margin_is_one_and_no_two_are_hashed_alike():
     assert all(isinstance(margin, Margin) and margin.scale == 64 for margin in MARGINS)
     told = [str({"name": type(margin).__name__, **asdict(margin)}) for margin in MARGINS]
