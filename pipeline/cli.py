@@ -213,7 +213,7 @@ def train(words: Words = None, debug: Debug = False) -> None:
     \b
     Words are Hydra's, over conf/train.yaml: data=DIR_OR_REC (a run, shards, a .rec, an image folder, a Hugging Face
     dataset), trainer=ir50_adaface (conf/trainer/), out=DIR, trainer.epochs=30, device=cuda,
-    stream=true, log=tensorboard, protocols=DIR every=2 (scored while it trains, never chosen by).
+    stream=true, log=tensorboard, protocols.folder=DIR protocols.every=2 (scored while it trains).
     The same words go on where a training stopped. Under torchrun:
     torchrun --nproc-per-node 8 -m pipeline.cli train data=DIR out=DIR; on Ray Train: ray.workers=2
     """
@@ -258,7 +258,9 @@ def _train(words: Sequence[str], debug: bool) -> int:
 
         train_alone(cfg)
 
-    return _compose("train", ["train", *words], task, debug)
+    # A recipe's file names some of its fields: the others may be said, too, and whatever is none is refused by name.
+    open_words = [f"++{word}" if word.startswith("trainer.") else word for word in words]
+    return _compose("train", ["train", *open_words], task, debug)
 
 
 def _evaluate(words: Sequence[str], debug: bool, markdown: Path | None) -> int:

@@ -47,9 +47,9 @@ class Wish:
     @classmethod
     def of(cls, cfg: DictConfig) -> Wish:
         said = {str(name): value for name, value in plain(cfg).items() if name not in ("trainer", "hydra")}
-        for name in ("data", "out", "start", "protocols"):  # workers are somewhere else
-            if said[name] is not None:
-                said[name] = os.path.abspath(said[name])
+        for place, name in ((said, "data"), (said, "out"), (said, "start"), (said["protocols"], "folder")):
+            if place[name] is not None:  # workers start elsewhere
+                place[name] = os.path.abspath(place[name])
         return cls(plain(cfg.trainer), said)
 
     @property
@@ -100,7 +100,7 @@ def train_here(wish: Wish, device: str) -> dict[str, Any]:
         checkpoint_steps=said["checkpoint_steps"],
         start=start,
         told={"data": said["data"], "device": device},
-        on_epoch=None if said["protocols"] is None else Scoring(wish),
+        on_epoch=None if said["protocols"]["folder"] is None else Scoring(wish),
     )
     if processes.rank() == 0 and read_json(wish.out / FINISHED).get("inputs") == order.inputs:
         say(f"train: {wish.out} is up to date")
@@ -139,14 +139,14 @@ class Scoring:
     The other processes wait meanwhile.
 
     Args:
-        wish: With `protocols`, a folder of .bin files, and `every` so many epochs.
+        wish: With `protocols.folder`, of .bin files, and `protocols.every` so many epochs.
     """
 
     def __init__(self, wish: Wish) -> None:
         from benchmarks.protocols import load_protocols
 
-        self.sets = load_protocols(wish.said["protocols"]) if processes.rank() == 0 else []
-        self.path, self.every, self.epochs = wish.out / SCORED, wish.said["every"], wish.recipe.epochs
+        self.sets = load_protocols(wish.said["protocols"]["folder"]) if processes.rank() == 0 else []
+        self.path, self.every, self.epochs = wish.out / SCORED, wish.said["protocols"]["every"], wish.recipe.epochs
 
     def __call__(self, model: torch.nn.Module, epoch: int) -> None:
         from benchmarks.protocols import score
@@ -213,18 +213,19 @@ def _source(wish: Wish) -> LabelledSet:
 
 def _words(wish: Wish) -> Iterator[str]:
     said = wish.said
-    for name, least in (("checkpoint_steps", 0), ("every", 1), ("stream_buffer", 1)):
-        if not isinstance(said[name], int) or said[name] < least:
-            yield f"{name}: expected a whole number of at least {least}, got {said[name]!r}"
-    for name in ("start", "protocols"):
-        if said[name] is not None and not Path(said[name]).exists():
-            yield f"{name}: expected a file or folder, found no {said[name]}"
+    folder = said["protocols"]["folder"]
+    numbers = {name: (said[name], least) for name, least in (("checkpoint_steps", 0), ("stream_buffer", 1))}
+    for name, (value, least) in (numbers | {"protocols.every": (said["protocols"]["every"], 1)}).items():
+        if not isinstance(value, int) or value < least:
+            yield f"{name}: expected a whole number of at least {least}, got {value!r}"
+    if said["start"] is not None and not Path(said["start"]).is_file():
+        yield f"start: expected another training's checkpoint, found no {said['start']}"
+    if folder is not None and not any(Path(folder).glob("*.bin")):
+        yield f"protocols.folder: expected a folder of *.bin files, got {folder}"
     try:
         check_log(said["log"])
     except ValueError as error:
         yield str(error)
-    if said["protocols"] is not None and not any(Path(said["protocols"]).glob("*.bin")):
-        yield f"protocols: expected a folder of *.bin files, got {said['protocols']}"
     on_gpu = str(said["device"]).startswith("cuda") or (said["device"] is None and torch.cuda.is_available())
     if wish.trainer.get("precision") == "fp16" and not on_gpu:
         yield "trainer.precision: expected bf16 or fp32 on a CPU, got fp16, which needs CUDA"
@@ -254,8 +255,8 @@ def _memory(wish: Wish, ranks: int, classes: int) -> Iterator[str]:
     together = needed * (ranks if device == "cpu" else 1)
     if free is not None and together > free:
         yield (
-            f"trainer: expected {together / 1e9:.1f} GB of free memory at least for {recipe.backbone}, {classes} people "
-            f"and batches of {recipe.batch_size}, got {free / 1e9:.1f} GB"
+            f"trainer: expected {together / 1e9:.1f} GB of free memory at least for {recipe.backbone}, {classes} "
+            f"people and batches of {recipe.batch_size}, got {free / 1e9:.1f} GB"
         )
 
 

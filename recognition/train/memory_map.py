@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from recognition.decoding import CROP_BYTES, PER_WORKER, Workers, cores, decode_into, pieces
-from recognition.formats.atomic import sync_folder, whole_file
+from recognition.formats.atomic import whole_file
 from recognition.formats.sample import CROP_PX, LabelledSet
 from recognition.train.pictures import Pictures
 
@@ -98,7 +98,6 @@ def decoded(
         os.replace(part, crops)
     finally:
         part.unlink(missing_ok=True)
-    sync_folder(folder)
     told = {
         "format": _FORMAT,
         "sha256": source.sha256,
