@@ -20,7 +20,8 @@ CROP_BYTES = CROP_PX * CROP_PX * 3  # 37.6 kB, decoded
 PER_WORKER = 2000  # pictures that make another worker worth its start
 _IN_FLIGHT = 3  # pieces of work that a worker has at most, the one in hand included
 
-Given, Made = TypeVar("Given"), TypeVar("Made")
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
 def cores() -> int:
@@ -93,7 +94,7 @@ def decode_into(path: Path, piece: tuple[int, Sequence[Sample]]) -> int:
     crops = decode(samples)
     with path.open("r+b", buffering=0) as file:
         file.seek(row * CROP_BYTES)
-        left = memoryview(crops).cast("B")
+        left = memoryview(crops.tobytes())
         while left:
             left = left[file.write(left) :]
     return len(crops)

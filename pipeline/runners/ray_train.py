@@ -53,7 +53,7 @@ class RayTrain:
                     use_gpu=bool(self.num_gpus),
                     resources_per_worker={"CPU": self.num_cpus} | ({"GPU": self.num_gpus} if self.num_gpus else {}),
                 ),
-                run_config=RunConfig(
+                run_config=RunConfig(  # type: ignore[call-arg]  # mypy sees that of the trainer before
                     storage_path=folder, worker_runtime_env={"env_vars": environment(max(1, int(self.num_cpus)))}
                 ),
             )

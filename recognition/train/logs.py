@@ -60,8 +60,7 @@ def opened(kind: str, folder: Path, done: int) -> Iterator[Log]:
         ValueError: As `check_log`.
     """
     check_log(kind)
-    sink = {"tensorboard": _TensorBoard, "wandb": _Wandb}[kind](folder, done) if kind != NO_LOG else None
-    log = Log(folder, done, sink)
+    log = Log(folder, done, _sink(kind, folder, done))
     try:
         yield log
     finally:
@@ -74,6 +73,12 @@ def check_log(kind: str) -> None:
         raise ValueError(f"log: expected one of {NO_LOG}, {', '.join(_PACKAGES)}, got {kind!r}")
     if kind in _PACKAGES and importlib.util.find_spec(_PACKAGES[kind]) is None:
         raise ValueError(f"log: expected {_PACKAGES[kind]} to be installed (pip install {kind}), found no such module")
+
+
+def _sink(kind: str, folder: Path, done: int) -> _Sink | None:
+    if kind == "tensorboard":
+        return _TensorBoard(folder, done)
+    return _Wandb(folder) if kind == "wandb" else None
 
 
 class _TensorBoard:
@@ -93,7 +98,7 @@ class _TensorBoard:
 class _Wandb:
     """Offline: nothing leaves the machine until the user syncs it."""
 
-    def __init__(self, folder: Path, done: int) -> None:
+    def __init__(self, folder: Path) -> None:
         import wandb
 
         self.run: Any = wandb.init(mode="offline", dir=str(folder), project="facemint", name=folder.name)

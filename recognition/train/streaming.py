@@ -121,7 +121,7 @@ def mixed(samples: Iterable[Sample], buffer: int, rng: np.random.Generator) -> I
         place = int(rng.integers(len(held)))
         out, held[place] = held[place], sample
         yield out
-    rng.shuffle(held)  # type: ignore[arg-type]
+    rng.shuffle(held)
     yield from held
 
 
