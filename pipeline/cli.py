@@ -1,4 +1,4 @@
-"""The command line: `facemint run`, `check`, `evaluate`, `compare`, `weights`, `train-generator`."""
+"""The command line: `facemint run`, `check`, `evaluate`, `compare`, `export`, `bin build`, `weights`, `train` ..."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +37,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A synthetic face-recognition dataset factory: from one config to a scored training set.",
 )
+bins = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Verification sets, .bin.")
+app.add_typer(bins, name="bin", short_help="Builds a verification set, .bin.")
 Words = Annotated[list[str] | None, typer.Argument(help="Hydra's words.", show_default=False)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -123,6 +126,56 @@ def compare(
         say(f"compare: wrote {page}")
 
 
+@app.command(short_help="Writes a run's pictures in a format that the field reads.")
+def export(
+    source: Annotated[str, typer.Argument(help="run=NAME, or the place of any labelled set.", show_default=False)],
+    to: Annotated[str, typer.Option(help="rec, folder, hf or train-shards.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Where it goes; default of a run: export/TO in it.")] = None,
+    layout: Annotated[str, typer.Option(help="Of rec: insightface or headerless.")] = "insightface",
+    shards: Annotated[int | None, typer.Option(help="Of train-shards; default: one for 10,000 pictures.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the order of train-shards.")] = 0,
+    debug: Debug = False,
+) -> None:
+    """Writes the kept pictures of a finished run, or any labelled set, in another format; JPEG bytes unchanged.
+
+    \b
+    facemint export run=demo --to rec                   train.rec, train.idx, property, train.lst
+    facemint export run=demo --to hf --out FOLDER       Parquet and a card: datasets.load_dataset(FOLDER)
+    facemint export run=demo --to train-shards --shards 64     mixed tars and sizes.json
+    facemint export faces/train.rec --to folder --out FOLDER   a .rec taken apart: FOLDER/000123/00000017.jpg
+    """
+    from pipeline.export import Form, source_of
+    from pipeline.export import export as write_export
+
+    with _said_in_a_line(debug):
+        write_export(source_of(source), Form(to, layout, shards, seed), out)  # type: ignore[arg-type]
+
+
+@bins.command(name="build", short_help="Builds a verification set from aligned pictures.")
+def build(
+    source: Annotated[
+        Path, typer.Argument(help="A subfolder for each identity, crops of 112x112.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT.bin", help="The set.", show_default=False)],
+    pairs: Annotated[int | None, typer.Option(help="How many are drawn, half of one person; default: 6000.")] = None,
+    folds: Annotated[int, typer.Option(help="Disjoint in people.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
+    pairs_file: Annotated[Path | None, typer.Option(metavar="FILE", help="LFW's pairs.txt instead.")] = None,
+    unaligned_ok: Annotated[bool, typer.Option("--unaligned-ok", help="Whatever their alignment.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Builds a verification set that insightface reads, with a JSON beside it: pairs, folds, people, alignment.
+
+    \b
+    facemint bin build faces/ faces.bin --pairs 6000 --folds 10 --seed 0
+    facemint bin build lfw_112/ lfw.bin --pairs-file pairs.txt
+    """
+    from pipeline.bin_build import Wanted, build_bin
+
+    with _said_in_a_line(debug):
+        build_bin(source, out, Wanted(pairs, folds, seed, pairs_file, unaligned_ok))
+
+
 @app.command(short_help="Trains the bundled models.")
 def weights(
     out: Annotated[Path | None, typer.Option(help="Where they go; default: generation/weights.")] = None,
@@ -153,6 +206,20 @@ def train_generator(words: Words = None, debug: Debug = False) -> None:
     raise typer.Exit(_train_generator(words or [], debug))
 
 
+@app.command(context_settings=FREE_WORDS, short_help="Trains a recogniser on any labelled pictures.")
+def train(words: Words = None, debug: Debug = False) -> None:
+    """Trains a recogniser on labelled pictures, whoever made them, and writes it as PyTorch and ONNX.
+
+    \b
+    Words are Hydra's, over conf/train.yaml: data=DIR_OR_REC (a run, shards, a .rec, an image folder, a Hugging Face
+    dataset), trainer=ir50_adaface (conf/trainer/), out=DIR, trainer.epochs=30, device=cuda,
+    stream=true, log=tensorboard, protocols.folder=DIR protocols.every=2 (scored while it trains).
+    The same words go on where a training stopped. Under torchrun:
+    torchrun --nproc-per-node 8 -m pipeline.cli train data=DIR out=DIR; on Ray Train: ray.workers=2
+    """
+    raise typer.Exit(_train(words or [], debug))
+
+
 def _hydra(words: Sequence[str], debug: bool, only_check: bool) -> int:
     """Runs, or only checks, with these words. Returns the exit code."""
     from hydra._internal.utils import get_args_parser
@@ -180,6 +247,20 @@ def _train_generator(words: Sequence[str], debug: bool) -> int:
         train_alone(cfg)
 
     return _compose("train_generator", ["train-generator", *words], task, debug)
+
+
+def _train(words: Sequence[str], debug: bool) -> int:
+    """Trains a recogniser with these words. Returns the exit code."""
+    from omegaconf import DictConfig
+
+    def task(cfg: DictConfig) -> None:
+        from pipeline.train_alone import train_alone
+
+        train_alone(cfg)
+
+    # A recipe's file names some of its fields: the others may be said, too, and whatever is none is refused by name.
+    open_words = [f"++{word}" if word.startswith("trainer.") else word for word in words]
+    return _compose("train", ["train", *open_words], task, debug)
 
 
 def _evaluate(words: Sequence[str], debug: bool, markdown: Path | None) -> int:
@@ -247,6 +328,15 @@ def _ending(error: BaseException, debug: bool) -> int:
         return WRONG
     _complain(_one_line(error))
     return WRONG if isinstance(error, HydraException | OmegaConfBaseException) else FAILED
+
+
+@contextmanager
+def _said_in_a_line(debug: bool) -> Iterator[None]:
+    """Ends the command with one line and an exit code where something that is expected to go wrong does."""
+    try:
+        yield
+    except (*EXPECTED, KeyboardInterrupt) as error:
+        raise typer.Exit(_ending(error, debug)) from None
 
 
 def _complain(line: str) -> None:

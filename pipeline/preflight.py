@@ -47,6 +47,7 @@ PLANNERS = {
 BELTS = (["generate", "embed", "enrol"], ["generate", "embed", "judge", "pack"], ["photograph"])
 NEEDED = {"faiss": 'pip install "facemint[cpu]"', "onnxruntime": 'pip install "facemint[cpu]"'}
 BYTES_PER_PICTURE = 16_000  # a 112x112 JPEG of quality 95 and its members' tar blocks take 10 to 14 kB
+BYTES_PER_CROP = 112 * 112 * 3  # decoded, for training
 BYTES_PER_PAIR = 20_000
 BYTES_OF_MODELS = 300_000_000  # of each seed: two checkpoints with their optimizers' state
 
@@ -68,7 +69,7 @@ def check(cfg: DictConfig, run: RunDir) -> None:
     """
     problems = [*_numbers(cfg), *_steps(cfg), *_installed()]
     parts = {name: plain(OmegaConf.select(cfg, name)) for name in (*PARTS, *INNER_PARTS)}
-    unbound = {name: list(_targets(name, part)) for name, part in parts.items() if part is not None}
+    unbound = {name: list(targets(name, part)) for name, part in parts.items() if part is not None}
     problems += [line for name, lines in unbound.items() if not _repeats(name, parts) for line in lines]
     fit = {name: part for name, part in parts.items() if part is not None and not unbound[name]}
     built = dict(_built(fit, problems))
@@ -114,15 +115,15 @@ def _installed() -> Iterator[str]:
             yield f"{module}: expected it to be installed ({remedy}), found no such module"
 
 
-def _targets(where: str, part: Any) -> Iterator[str]:
+def targets(where: str, part: Any) -> Iterator[str]:
     """Every `_target_` can be imported, and takes the arguments beside it."""
     if isinstance(part, list):
         for number, item in enumerate(part):
-            yield from _targets(f"{where}[{number}]", item)
+            yield from targets(f"{where}[{number}]", item)
     if not isinstance(part, dict):
         return
     for key, value in part.items():
-        yield from _targets(f"{where}.{key}", value)
+        yield from targets(f"{where}.{key}", value)
     if "_target_" in part:
         yield from _target(where, part)
 
@@ -168,10 +169,10 @@ def _built(parts: Mapping[str, Any], problems: list[str]) -> Iterator[tuple[str,
             yield name, instantiate(parts[name], _convert_="all")
         except Exception as error:  # noqa: BLE001  (whatever a constructor raises is what is wrong with its arguments)
             if not _repeats(name, parts):
-                problems.append(f"{name}: {_innermost(error)}")
+                problems.append(f"{name}: {innermost(error)}")
 
 
-def _innermost(error: BaseException) -> str:
+def innermost(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split())
@@ -257,14 +258,14 @@ def _weights(parts: Mapping[str, Any]) -> Iterator[str]:
         try:
             verify(**fitting(verify, parts[name]))
         except (ValueError, OSError) as error:
-            yield f"{name}: {_innermost(error)}"
+            yield f"{name}: {innermost(error)}"
 
 
 def _memory(parts: Mapping[str, Any]) -> Iterator[str]:
     """The workers' batches fit into memory. A part whose batches are large has a `memory_bytes` that says how large."""
     generator = parts.get("generator", {})
     estimate = getattr(_locate(generator["_target_"]), "memory_bytes", None) if generator else None
-    free = _free_memory(generator.get("device", "cpu")) if estimate is not None else None
+    free = free_memory(generator.get("device", "cpu")) if estimate is not None else None
     if estimate is None or free is None:
         return
     each = estimate(**fitting(estimate, generator))
@@ -280,7 +281,7 @@ def _makers(runner: Mapping[str, Any]) -> int:
     return sum(pool.get("actors", 1) for pool in pools if "generate" in pool["stations"]) or 1
 
 
-def _free_memory(device: str) -> int | None:
+def free_memory(device: str) -> int | None:
     """Bytes; None where nobody says, or where there is no such device, which the generator tells."""
     if device != "cpu":
         import torch
@@ -345,9 +346,11 @@ def _disk(cfg: DictConfig, run: RunDir) -> Iterator[str]:
     if any(_numbers(cfg)):
         return
     sets = 2 if "control" in cfg.steps else 1
-    needed = cfg.people * cfg.images_per_identity * BYTES_PER_PICTURE * sets + BYTES_OF_MODELS * cfg.recognisers
+    each = BYTES_PER_PICTURE + BYTES_PER_CROP * ("train" in cfg.steps)
+    needed = cfg.people * cfg.images_per_identity * each * sets + BYTES_OF_MODELS * cfg.recognisers
     needed += int(OmegaConf.select(cfg, "protocols.pairs", default=0)) * 5 * BYTES_PER_PAIR
-    written = sum(path.stat().st_size for path in run.root.rglob("*.tar")) if run.root.exists() else 0
+    there = [path for end in ("*.tar", "*.u8") for path in run.root.rglob(end)] if run.root.exists() else []
+    written = sum(path.stat().st_size for path in there)
     free = shutil.disk_usage(folder).free
     if needed - written > free:
         missing_gb = (needed - written) / 1e9
@@ -370,7 +373,7 @@ def check_evaluation(cfg: DictConfig, folder: Path) -> None:
     """
     problems = [*_evaluation_numbers(cfg), *_installed()]
     parts = {name: plain(OmegaConf.select(cfg, name)) for name in EVALUATED}
-    unbound = {name: list(_targets(name, part)) for name, part in parts.items() if part is not None}
+    unbound = {name: list(targets(name, part)) for name, part in parts.items() if part is not None}
     problems += [line for lines in unbound.values() for line in lines]
     fit = {name: part for name, part in parts.items() if part is not None and not unbound[name]}
     built = dict(_built(fit, problems))
@@ -452,7 +455,7 @@ def _regressor(cfg: DictConfig) -> Iterator[str]:
     try:
         regressor_of(cfg).verify()
     except ValueError as error:
-        yield f"regressor_weights: {_innermost(error)}"
+        yield f"regressor_weights: {innermost(error)}"
 
 
 def _training(cfg: DictConfig) -> Iterator[str]:

@@ -24,16 +24,18 @@ class Watch:
         label: What is being done.
         total: How much there is to do.
         unit: Of what, in the plural.
+        quiet: Whether nothing is said: of all processes that do the same, one speaks.
     """
 
-    def __init__(self, label: str, total: int, unit: str) -> None:
+    def __init__(self, label: str, total: int, unit: str, quiet: bool = False) -> None:
+        self.quiet = quiet
         self.label, self.total, self.unit, self.done = label, total, unit, 0
         self.bar: Progress | None = None
         self.task = TaskID(0)
 
     def __enter__(self) -> Watch:
         self.started = self.told = time.monotonic()
-        if CONSOLE.is_terminal:
+        if CONSOLE.is_terminal and not self.quiet:
             columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[rate]}")
             self.bar = Progress(
                 *columns, TextColumn("time left"), TimeRemainingColumn(), console=CONSOLE, transient=True
@@ -46,7 +48,7 @@ class Watch:
         self.done += amount
         if self.bar is not None:
             self.bar.update(self.task, advance=amount, rate=f"{self.rate:.1f} {self.unit}/s")
-        elif time.monotonic() - self.told >= PLAIN_EVERY_S:
+        elif not self.quiet and time.monotonic() - self.told >= PLAIN_EVERY_S:
             self.told = time.monotonic()
             left_s = (self.total - self.done) / self.rate
             say(f"{self.label}: {self.done} of {self.total} {self.unit}, {self.rate:.1f}/s, {left_s:.0f} s left")
@@ -65,6 +67,8 @@ class Watch:
     ) -> None:
         if self.bar is not None:
             self.bar.stop()
+        if self.quiet:
+            return
         took_s = time.monotonic() - self.started
         ending = "" if kind is None else ", cut short"
         say(f"{self.label}: {self.done} of {self.total} {self.unit} in {took_s:.1f} s, {self.rate:.1f}/s{ending}")

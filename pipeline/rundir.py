@@ -48,6 +48,11 @@ class RunDir:
         return self.root / "ledger"
 
     @property
+    def crops(self) -> Path:
+        """The shards' pictures, decoded once for training; may be deleted."""
+        return self.root / "crops"
+
+    @property
     def progress(self) -> Path:
         return self.root / "progress.jsonl"
 

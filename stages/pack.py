@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import UInt8
 
-from recognition.shards import Sample, write_shard
+from recognition.formats.shards import Sample, write_shard
 from stages.ledger import part_path, schema_with, sync_folder, write_part
 from stages.records import Faces, Verdicts
 

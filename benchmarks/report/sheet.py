@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from recognition.shards import decode_crop, read_shards
+from recognition.formats.shards import decode_crop, read_shards
 
 SIDE_PX = 112
 PEOPLE, PHOTOGRAPHS = 8, 10

@@ -399,7 +399,7 @@ class _Crew:
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
                     self.group, placement_group_bundle_index=seat.bundle
                 ),
-                runtime_env={"env_vars": _environment(leg.pool.threads)},
+                runtime_env={"env_vars": environment(leg.pool.threads)},
             )
             .remote(seat.name, leg.pool.threads)
         )
@@ -428,7 +428,7 @@ def _answer(ref: Any) -> str:
         return f"a worker is dead: {_one_line(death)}"
 
 
-def _environment(threads: int) -> dict[str, str]:
+def environment(threads: int) -> dict[str, str]:
     """Workers find our packages as this process does, a checkout included, and keep to their threads."""
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     one = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int64, UInt8
 
 from pipeline.progress import Watch, say
 from pipeline.rundir import RunDir
 from pipeline.steps.control import size
-from pipeline.steps.files import digest, read_json, write_text
+from pipeline.steps.files import digest, read_json
 from pipeline.steps.make import expect_made, shards_digest
 from pipeline.steps.order import Lazy
 from pipeline.steps.seeds import stream
+
+if TYPE_CHECKING:  # torch is loaded when there is something to train
+    from recognition.train import Pictures, Recipe
 
 FINISHED = "model.json"
 
@@ -52,64 +53,36 @@ def _train_all(
     if not missing:
         say(f"{label}: {run.model()} is up to date" + f", {recognisers} recognisers" * (recognisers > 1))
         return
-    images, labels = _pictures(run, limit, label)
+    pictures = _pictures(run, limit, label)
     for number in missing:
         name = label if recognisers == 1 else f"{label}, {number + 1} of {recognisers}"
-        _train_one(run.model(number), images, labels, recipe(), number, inputs[number], anew, name)
+        _train_one(run.model(number), pictures, recipe(), number, inputs[number], anew, name)
 
 
-def _pictures(
-    run: RunDir, limit: int | None, label: str
-) -> tuple[UInt8[np.ndarray, "n 112 112 3"], Int64[np.ndarray, " n"]]:
-    """Kept crops, and whose each is, numbered from 0 without gaps."""
-    from recognition.shards import load_training_set
+def _pictures(run: RunDir, limit: int | None, label: str) -> Pictures:
+    """Kept crops, decoded once into the run's folder, and whose each is, numbered from 0 without gaps."""
+    from recognition.formats.shards import open_shards
+    from recognition.train.memory_map import decoded
 
-    data = load_training_set(sorted(run.shards.glob("*.tar")))
-    rows = evenly(data.labels, limit)
-    if limit is not None:
-        say(f"{label}: {len(rows)} of {len(data.labels)} pictures, as many of each person as can be; asked for {limit}")
-    numbers = np.unique(data.labels[rows], return_inverse=True)[1]
-    return data.images[rows], numbers.astype(np.int64)
+    source = open_shards(sorted(run.shards.glob("*.tar")), run.shards)
+    with Watch(f"{label}: decode", len(source), "pictures") as watch:
+        crops = decoded(source, run.crops, on_progress=watch.reach)
+        watch.reach(len(source))
+    if limit is None:
+        return crops.pictures()
+    rows = evenly(crops.labels, limit)
+    say(f"{label}: {len(rows)} of {len(crops)} pictures, as many of each person as can be; asked for {limit}")
+    return crops.pictures(rows)
 
 
 def _train_one(
-    folder: Path,
-    images: UInt8[np.ndarray, "n 112 112 3"],
-    labels: Int64[np.ndarray, " n"],
-    recipe: Any,
-    number: int,
-    inputs: str,
-    anew: bool,
-    label: str,
+    folder: Path, pictures: Pictures, recipe: Recipe, number: int, inputs: str, anew: bool, label: str
 ) -> None:
-    """Trains one recogniser, or goes on after its last whole epoch; model.json, written last, says that it is whole."""
-    from recognition.export import export_onnx
-    from recognition.train import train as train_recogniser
+    """Trains one recogniser, or goes on where it stands; model.json, written last, says that it is whole."""
+    from pipeline.fit import Order, fit
 
-    begun, finished = folder / "begun.json", folder / FINISHED
-    if (anew and finished.exists()) or read_json(begun).get("inputs") != inputs:
-        for path in folder.glob("*"):
-            path.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(begun, json.dumps({"inputs": inputs}))
     chosen = replace(recipe, seed=seed_of(recipe.seed, number))
-    with Watch(label, chosen.epochs * len(images), "pictures") as watch:
-        trained = train_recogniser(images, labels, chosen, folder, lambda at: watch.reach(_seen(at, len(images))))
-    export_onnx(trained.model, folder / "recogniser.onnx")
-    told = {
-        "inputs": inputs,
-        "recipe_sha256": chosen.sha256,
-        "seed": chosen.seed,
-        "weights_sha256": trained.weights_sha256,
-        "images": len(images),
-        "identities": int(labels.max()) + 1,
-        "losses": list(trained.losses),
-    }
-    write_text(finished, json.dumps(told, indent=1))
-
-
-def _seen(at: Any, images: int) -> int:
-    return round((at.epoch - 1 + at.step / at.steps) * images)
+    fit(pictures, chosen, Order(folder, inputs, label, FINISHED, anew))
 
 
 def evenly(labels: np.ndarray, limit: int | None) -> np.ndarray:

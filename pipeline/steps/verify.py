@@ -116,7 +116,7 @@ def _network(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 def _witnessed(run: RunDir, witness: Lazy, most: int) -> dict[str, Any]:
     """How well people hold together and apart in the eyes of an embedder that had no part in making them (law 7)."""
     from benchmarks.measures import witness as measure
-    from recognition.shards import load_training_set
+    from recognition.formats.shards import load_training_set
 
     data = load_training_set(sorted(run.shards.glob("*.tar")))
     rows, eyes = evenly(data.labels, most), witness()

@@ -22,7 +22,7 @@ from pipeline.weights.recipe import WeightsRecipe, polish
 from pipeline.weights.renders import Order, Renders, claim, mapped, rendered
 from pipeline.weights.workers import Say, pool, teller
 from recognition.export import export_onnx
-from recognition.train import CHECKPOINT, Progress, Recipe, train
+from recognition.train import CHECKPOINT, Pictures, Progress, Recipe, train
 
 PEOPLE_STREAM = 7_001  # of SeedSequence: no run, control or protocol draws its people from it
 HELD_OUT_STREAM = 7_002  # people for the detector's errors and the thresholds: neither trained on nor in a protocol
@@ -81,9 +81,10 @@ def _train_embedder(renders: Path, recipe: Recipe, folder: Path, device: str) ->
         data = mapped(renders, Renders)
         say = teller(folder.name)
         tell = partial(_now_and_then, say=say)
-        train(data.crops, data.labels, recipe, folder, tell, device=device)
+        pictures = Pictures(data.crops, data.labels)
+        train(pictures, recipe, folder, tell, device=device)
         start = folder / CHECKPOINT
-        trained = train(data.crops, data.labels, polish(recipe), polished(folder), tell, device=device, start=start)
+        trained = train(pictures, polish(recipe), polished(folder), tell, device=device, start=start)
         export_onnx(trained.model, folder.with_suffix(".onnx"))
 
 

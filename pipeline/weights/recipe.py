@@ -16,6 +16,7 @@ from pipeline.weights.renders import BLOCK
 from recognition.augment import Augment
 from recognition.margins import CosFace
 from recognition.train import Recipe
+from recognition.train.recipe import settings
 
 
 def embedder_recipe(backbone: str, seed: int) -> Recipe:
@@ -130,7 +131,11 @@ class WeightsRecipe:
     @property
     def measuring(self) -> dict[str, Any]:
         """All that decides the measuring models, the second training of the embedders included."""
-        told = asdict(self) | {"polish_of_embedder_a": asdict(polish(self.embedder_a))}
+        told = asdict(self) | {
+            "embedder_a": settings(self.embedder_a),
+            "embedder_b": settings(self.embedder_b),
+            "polish_of_embedder_a": settings(polish(self.embedder_a)),
+        }
         for name in ("regressor", "generator"):  # which have folders and claims of their own
             del told[name]
         return told

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from benchmarks.seeds import mean_score, paired_verdict
-from recognition.shards import Sample, write_shard
+from recognition.formats.shards import Sample, write_shard
 
 PEOPLE, PHOTOGRAPHS, CHUNKS = 6, 8, 2
 RULES = ("face_found", "own_identity", "nearest_other", "near_duplicate")

@@ -20,7 +20,7 @@ from PIL import Image
 
 from benchmarks.report import charts, facts, write_report
 from benchmarks.report.charts import Series
-from recognition.shards import read_shards
+from recognition.formats.shards import read_shards
 from tests.benchmarks.small_run import blots, build_run, files_of, with_seeds
 
 

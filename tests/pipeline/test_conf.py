@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from generation.weights import FOLDER
 from pipeline.cli import CONF
 from pipeline.meaning import fingerprint, meaning, plain
-from pipeline.preflight import STEPS, _targets
+from pipeline.preflight import STEPS, targets
 
 FILES = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml") if path.parent != CONF)
 REQUIRED = {  # what a user must say with these files
@@ -28,12 +28,12 @@ def composed(*words: str) -> object:
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
-def test_it_composes_and_its_targets_take_their_arguments(file: Path) -> None:
+def test_it_composes_and_itstargets_take_their_arguments(file: Path) -> None:
     cfg = composed(f"{file.parent}={file.stem}", *REQUIRED.get(file, []))
     whole = OmegaConf.to_container(cfg, resolve=True)
     parts = {name: part for name, part in whole.items() if isinstance(part, dict)}
     assert len(parts) >= 10
-    assert [line for name, part in parts.items() for line in _targets(name, part)] == []
+    assert [line for name, part in parts.items() for line in targets(name, part)] == []
 
 
 def test_the_default_run_has_every_step_in_order() -> None:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 
-from recognition.shards import load_training_set
+from recognition.formats.shards import load_training_set
 from stages import pack
 from stages.ledger import damaged_chunks, finished_chunks, read_ledger, read_part_metadata
 from stages.pack import Pack, encode_jpeg

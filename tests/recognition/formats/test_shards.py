@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from recognition.shards import Sample, decode_crop, load_training_set, read_shards, write_shard
+from recognition.formats.shards import Sample, decode_crop, load_training_set, read_shards, write_shard
 
 
 def jpeg(seed: int = 0, size=(112, 112), grey: bool = False) -> bytes:
@@ -162,7 +162,7 @@ def test_a_broken_picture_names_its_key(tmp_path, content, fault):
 
 def test_a_picture_in_another_format_is_not_even_tried(tmp_path):
     file = io.BytesIO()
-    Image.new("RGB", (112, 112)).save(file, "PNG")
+    Image.new("RGB", (112, 112)).save(file, "BMP")
     with pytest.raises(ValueError, match="picture a: cannot identify"):
         decode_crop(Sample("a", file.getvalue(), 0, {}))
 

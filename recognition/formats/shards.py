@@ -3,49 +3,38 @@
 A sample is three adjacent members, `<key>.jpg`, `<key>.cls` (the identity, as text) and `<key>.json` (whatever else is
 known of the picture). A tar depends on its samples alone: USTAR, no clock, no owner. The reader trusts nothing: a tar
 is either whole and of this form, or a ValueError.
+
+WebDataset (https://github.com/webdataset/webdataset): files that share a name up to the first dot are one sample.
+Beside the tars its users keep `sizes.json`, {"000000.tar": 10000, ...}: how many samples each holds.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
 import tarfile
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, UInt8
-from PIL import Image
 
-# No dot: WebDataset takes everything after the first one for the extension. At most 80: USTAR names end at 100.
-_KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
-_MEMBER = re.compile(rf"({_KEY.pattern})\.(jpg|cls|json)")
-_MAX_BYTES = {"jpg": 16 << 20, "cls": 20, "json": 1 << 20}
+from recognition.formats.sample import CROP_PX, KEY, MAX_PICTURE_BYTES, LabelledSet, Sample, decode_crop
+
+SIZES = "sizes.json"
+_MEMBER = re.compile(rf"({KEY.pattern})\.(jpg|cls|json)")
+_MAX_BYTES = {"jpg": MAX_PICTURE_BYTES, "cls": 20, "json": 1 << 20}
+_MAX_SIZES_BYTES = 64 << 20
 _BLOCK = tarfile.BLOCKSIZE
-_CROP = (112, 112)
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A picture in a shard.
-
-    Attributes:
-        key: Unique name, of letters, digits, `_` and `-`.
-        jpeg: The encoded crop.
-        identity_id: Whose face it is, at least 0.
-        about: What else is known of the picture; must survive JSON.
-    """
-
-    key: str
-    jpeg: bytes
-    identity_id: int
-    about: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +104,7 @@ def load_training_set(paths: Iterable[Path]) -> TrainingSet:
     if len(set(keys)) < len(keys):
         twice = Counter(keys).most_common(1)[0][0]
         raise ValueError(f"key: expected each key once in all shards, got {twice!r} twice")
-    images = np.empty((len(samples), *_CROP, 3), np.uint8)
+    images = np.empty((len(samples), CROP_PX, CROP_PX, 3), np.uint8)
     for row, sample in zip(images, samples, strict=True):
         row[:] = decode_crop(sample)
     identity_ids, labels = np.unique(
@@ -124,24 +113,75 @@ def load_training_set(paths: Iterable[Path]) -> TrainingSet:
     return TrainingSet(images, labels.astype(np.int64), identity_ids, keys)
 
 
-def decode_crop(sample: Sample) -> UInt8[np.ndarray, "112 112 3"]:
-    """The RGB pixels of a sample.
+def open_shards(paths: Sequence[Path], place: Path, left_out: tuple[str, ...] = ()) -> LabelledSet:
+    """The samples of the shards as one set, in order. Reads every name, label and description; pictures when asked for.
 
+    Args:
+        paths: The tars.
+        place: Where they are, for messages; if it is a folder with `sizes.json` in it, that must agree with them.
+        left_out: What else is there.
     Raises:
-        ValueError: If it is not a whole JPEG of 112x112 pixels, naming the key.
+        ValueError: If a shard is malformed, a key occurs twice, or `sizes.json` speaks of other shards or counts.
     """
-    try:
-        with Image.open(io.BytesIO(sample.jpeg), formats=["JPEG"]) as image:
-            if image.size != _CROP:  # known before anything is decoded
-                raise ValueError(f"expected 112x112 pixels, got {image.width}x{image.height}")
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"picture {sample.key}: {error}") from error
+    keys, ids, places, counts = list[str](), array("q"), array("q"), dict[str, int]()
+    for path in paths:
+        before = len(keys)
+        for entry in _entries(path, pictures=False):
+            keys.append(entry.sample.key)
+            ids.append(entry.sample.identity_id)
+            places.extend((*entry.picture, *entry.about))
+        counts[path.name] = len(keys) - before
+    _check_sizes(place / SIZES, counts)
+    file_of = np.repeat(np.arange(len(paths)), list(counts.values()))
+    reader = _Reader(
+        tuple(paths), tuple(keys), np.array(ids, np.int64), file_of, np.array(places, np.int64).reshape(-1, 4)
+    )
+    return LabelledSet("shards", str(place), reader.keys, reader.identity_ids, reader, left_out)
+
+
+class _Entry(NamedTuple):
+    """A sample in a tar, and where its picture and its description are: offset and size in bytes."""
+
+    sample: Sample
+    picture: tuple[int, int]
+    about: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class _Reader:
+    """Samples by their places. Rows may come in any order; those of one shard that follow each other open it once."""
+
+    paths: tuple[Path, ...]
+    keys: tuple[str, ...]
+    identity_ids: Int64[np.ndarray, " n"]
+    file_of: Int64[np.ndarray, " n"]
+    places: Int64[np.ndarray, "n 4"]  # offset and size of the picture, offset and size of its description
+
+    def __call__(self, rows: Iterable[int]) -> Iterator[Sample]:
+        for number, run in itertools.groupby(rows, lambda row: int(self.file_of[row])):
+            path = self.paths[number]
+            with path.open("rb") as file:
+                for row in run:
+                    offset, size, about, about_size = map(int, self.places[row])
+                    picture, text = _bytes_at(file, path, offset, size), _bytes_at(file, path, about, about_size)
+                    yield Sample(
+                        self.keys[row], picture, int(self.identity_ids[row]), _object(text, self.keys[row], path)
+                    )
+
+
+def _bytes_at(file: BufferedIOBase, path: Path, offset: int, size: int) -> bytes:
+    file.seek(offset)
+    content = file.read(size)
+    if len(content) != size:
+        raise ValueError(
+            f"{path}: expected {size} bytes at byte {offset}, found {len(content)}: changed since it was opened?"
+        )
+    return content
 
 
 def _members(sample: Sample) -> Iterator[tuple[str, bytes]]:
     """Extension and content of the members of a sample, in the order of the format."""
-    if not _KEY.fullmatch(sample.key):
+    if not KEY.fullmatch(sample.key):
         raise ValueError(f"key: expected 1 to 80 letters, digits, _ or -, got {sample.key!r}")
     if sample.identity_id < 0:
         raise ValueError(f"identity_id of {sample.key}: expected at least 0, got {sample.identity_id}")
@@ -163,31 +203,75 @@ def _header(name: str, size: int) -> tarfile.TarInfo:
 
 
 def _read_shard(path: Path) -> Iterator[Sample]:
+    return (entry.sample for entry in _entries(path, pictures=True))
+
+
+def _entries(path: Path, pictures: bool) -> Iterator[_Entry]:
+    """The samples of a tar, without their pictures where those are not asked for."""
     try:
-        with tarfile.open(path, "r:") as tar:
-            yield from _samples(tar, path)
-    except tarfile.TarError as error:
+        with path.open("rb") as file, tarfile.open(fileobj=_Bounded(file), mode="r:") as tar:  # type: ignore[call-overload]
+            yield from _samples(tar, path, pictures)
+    except (tarfile.TarError, OverflowError, UnicodeDecodeError, _TooLongError) as error:
         raise ValueError(f"{path}: expected a whole tar: {error}") from error
 
 
-def _samples(tar: tarfile.TarFile, path: Path) -> Iterator[Sample]:
+class _TooLongError(Exception):
+    """A header of the tar claims more than any member of a shard may have."""
+
+
+class _Bounded:
+    """A file that never reads more at once than a member may have: `tarfile` reads what the header of a long name or of
+    extended attributes claims, and the memory would be taken before the bytes turn out not to be there."""
+
+    def __init__(self, file: BufferedIOBase) -> None:
+        self.file, self.name = file, ""
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= MAX_PICTURE_BYTES:
+            raise _TooLongError(f"a header claims {size} bytes")
+        return self.file.read(size)
+
+
+def _samples(tar: tarfile.TarFile, path: Path, pictures: bool) -> Iterator[_Entry]:
     finished: set[str] = set()
-    open_key, contents, end = "", dict[str, bytes](), 0
+    open_key, contents, places, end = "", dict[str, bytes](), dict[str, tuple[int, int]](), 0
     for member in tar:
         key, extension = _checked_name(member, path)
         if key in finished or (extension in contents and key == open_key):
             raise ValueError(f"{path}: expected {member.name} once, next to the members of its sample")
         if open_key and key != open_key:
             raise ValueError(f"{path}: expected .jpg, .cls and .json of {open_key}, found only {', '.join(contents)}")
-        open_key, contents[extension] = key, _content(tar, member, path)
+        wanted = pictures or extension != "jpg"
+        open_key, contents[extension] = key, _content(tar, member, path) if wanted else b""
+        places[extension] = member.offset_data, member.size
         end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
         if len(contents) == len(_MAX_BYTES):
-            yield _sample(key, contents, path)
+            yield _Entry(_sample(key, contents, path), places["jpg"], places["json"])
             finished.add(key)
             open_key, contents = "", {}
     if open_key:
         raise ValueError(f"{path}: expected .jpg, .cls and .json of {open_key}, found only {', '.join(contents)}")
     _check_end(path, end)
+
+
+def _check_sizes(path: Path, counted: Mapping[str, int]) -> None:
+    """Holds `sizes.json`, where there is one, against the shards."""
+    if not path.is_file():
+        return
+    if path.stat().st_size > _MAX_SIZES_BYTES:
+        raise ValueError(f"{path}: expected at most {_MAX_SIZES_BYTES} bytes, found {path.stat().st_size}")
+    try:
+        said = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: expected JSON: {error}") from error
+    if said != dict(counted):
+        names = said if isinstance(said, dict) else {}
+        wrong = sorted(name for name in {*names, *counted} if names.get(name) != counted.get(name))
+        shown = (
+            f"{wrong[0]} with {counted.get(wrong[0], 0)}, found {names.get(wrong[0])!r:.40}" if wrong else "an object"
+        )
+        raise ValueError(f"{path}: expected the samples of each shard beside it, {shown}")
 
 
 def _checked_name(member: tarfile.TarInfo, path: Path) -> tuple[str, str]:
@@ -214,13 +298,17 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bytes
 def _sample(key: str, contents: Mapping[str, bytes], path: Path) -> Sample:
     if not re.fullmatch(rb"[0-9]{1,18}", contents["cls"]):
         raise ValueError(f"{path}: expected a whole number in {key}.cls, found {contents['cls']!r}")
+    return Sample(key, contents["jpg"], int(contents["cls"]), _object(contents["json"], key, path))
+
+
+def _object(text: bytes, key: str, path: Path) -> dict[str, Any]:
     try:
-        about = json.loads(contents["json"], parse_constant=_no_constant)
+        about = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: expected JSON in {key}.json: {error}") from error
     if not isinstance(about, dict):
         raise ValueError(f"{path}: expected an object in {key}.json, found {type(about).__name__}")
-    return Sample(key, contents["jpg"], int(contents["cls"]), about)
+    return about
 
 
 def _no_constant(name: str) -> None:

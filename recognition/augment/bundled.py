@@ -1,7 +1,6 @@
-"""Augmentations of a batch of crops, on the device of the batch, with parameters of its own for every picture.
+"""The bundled recipes' augmentation: what aligned crops of one camera miss, in a few fused operations on real numbers.
 
-Everything random comes from one `torch.Generator` on the CPU, drawn for the whole batch in a fixed order: the same
-generator state and batch give the same pictures on every run.
+What it does with a generator state must not change: the bundled weights were trained with it.
 """
 
 from __future__ import annotations
@@ -15,11 +14,13 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from recognition.augment.levels import Augmentation, Levels, normalised
+
 SMALLEST_PX = 8  # below this a face is a smudge and its label is noise
 
 
 @dataclass(frozen=True)
-class Augment:
+class Augment(Augmentation):
     """How strongly pictures are changed. Probabilities are per picture; 0 everywhere changes nothing.
 
     Args:
@@ -38,7 +39,8 @@ class Augment:
         erase_area: Largest share of the picture that the rectangle covers, in [0, 1].
 
     Raises:
-        ValueError: If a strength is out of range.
+        ValueError: If a strength is out of range; when called, if pictures are not square or are smaller than
+            `low_resolution_px` where they may be shrunk.
     """
 
     flip: float = 0.5
@@ -68,14 +70,30 @@ class Augment:
 
     def __call__(self, images: UInt8[Tensor, "b h w 3"], generator: torch.Generator) -> Float32[Tensor, "b 3 h w"]:
         """uint8 RGB crops -> what a backbone takes: (x - 127.5) / 127.5, changed, clamped to [-1, 1]."""
-        x = normalised(images)
+        return self._changed(normalised(images), generator)
+
+    def changed(self, levels: Levels, generator: torch.Generator) -> Levels:
+        """As a step among others: it works on real numbers, and its results are not whole levels."""
+        return self._changed((levels - 127.5) / 127.5, generator).mul_(127.5).add_(127.5)
+
+    def _changed(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        self._check(x.shape[2], x.shape[3])
         b = len(x)
         normal = torch.randn(b, 4, generator=generator).to(x.device)
-        uniform = torch.rand(b, 16, generator=generator).to(x.device)
+        drawn = torch.rand(b, 16, generator=generator)
+        uniform = drawn.to(x.device)
         x = self._move(x, normal, uniform[:, 0])
         x = self._recolour(x, uniform[:, 1:6])
-        x = self._smear(x, uniform[:, 6:10])
+        x = self._smear(x, drawn[:, 6:10])
         return self._erase(x, uniform[:, 10:16], torch.rand(b, 3, 1, 1, generator=generator).to(x.device)).clamp_(-1, 1)
+
+    def _check(self, height: int, width: int) -> None:
+        if (self.low_resolution > 0 or self.blur > 0) and height != width:
+            raise ValueError(f"images: expected square pictures for Augment's blur, got {height} x {width}")
+        if self.low_resolution > 0 and width < self.low_resolution_px:
+            raise ValueError(
+                f"images: expected at least {self.low_resolution_px} x {self.low_resolution_px}, got {width}"
+            )
 
     def _move(self, x: Tensor, normal_b4: Tensor, mirror_b: Tensor) -> Tensor:
         """Mirror, zoom, rotation and shift as one bilinear resampling; the border is continued outwards."""
@@ -101,7 +119,10 @@ class Augment:
         return torch.addcmul(offset, x, contrast * warmth)
 
     def _smear(self, x: Tensor, uniform_b4: Tensor) -> Tensor:
-        """Blur and loss of resolution: both linear and separable, so y = M x M^T with one matrix M for each picture."""
+        """Blur and loss of resolution: both linear and separable, so y = M x M^T with one matrix M for each picture.
+
+        The draws are on the CPU, where it is known which pictures are meant without waiting for a GPU.
+        """
         blurred, shrunk = uniform_b4[:, 0] < self.blur, uniform_b4[:, 2] < self.low_resolution
         rows = (blurred | shrunk).nonzero().squeeze(1)
         if len(rows) == 0:
@@ -109,8 +130,9 @@ class Augment:
         sigma_px = torch.where(blurred, self.blur_px * uniform_b4[:, 1], 0.0)[rows]
         sizes = self.low_resolution_px + uniform_b4[:, 3] * (x.shape[-1] - self.low_resolution_px)
         sizes = torch.where(shrunk, sizes, float(x.shape[-1]))[rows].long()
-        shrink = _shrinkers(x.shape[-1]).to(x.device)[sizes]
-        matrix = (shrink @ _blurs(sigma_px, x.shape[-1]))[:, None]
+        rows = rows.to(x.device)
+        shrink = _shrinkers(x.shape[-1], x.device)[sizes.to(x.device)]
+        matrix = (shrink @ _blurs(sigma_px.to(x.device), x.shape[-1]))[:, None]
         return x.index_copy(0, rows, matrix @ x[rows] @ matrix.transpose(2, 3))
 
     def _erase(self, x: Tensor, uniform_b6: Tensor, colour_b311: Tensor) -> Tensor:
@@ -123,11 +145,6 @@ class Augment:
         return torch.where(inside, 2 * colour_b311 - 1, x)
 
 
-def normalised(images: UInt8[Tensor, "b h w 3"]) -> Float32[Tensor, "b 3 h w"]:
-    """uint8 RGB crops -> (x - 127.5) / 127.5 in [-1, 1], channels first."""
-    return images.permute(0, 3, 1, 2).contiguous().float().sub_(127.5).div_(127.5)
-
-
 def _band(share_b: Tensor, place_b: Tensor, size_px: int) -> Tensor:
     """(b, size_px) bool: which pixels lie in a band that covers `share` of the side, placed inside the picture by
     `place`."""
@@ -138,11 +155,11 @@ def _band(share_b: Tensor, place_b: Tensor, size_px: int) -> Tensor:
 
 
 @lru_cache(maxsize=4)
-def _shrinkers(size_px: int) -> Tensor:
+def _shrinkers(size_px: int, device: torch.device) -> Tensor:
     """(size_px + 1, size_px, size_px): entry n takes a line of pixels to n pixels (area average) and back (linear)."""
     eye = torch.eye(size_px)[None]
     small = torch.stack([_shrinker(eye, n) for n in range(1, size_px)])
-    return torch.cat([torch.zeros_like(eye), small, eye])
+    return torch.cat([torch.zeros_like(eye), small, eye]).to(device)
 
 
 def _shrinker(eye: Tensor, pixels: int) -> Tensor:

@@ -1,12 +1,17 @@
+import json
 import math
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
 
-from recognition.augment import Augment, normalised
+from recognition.augment import Augment, Compose, normalised
 
 NOTHING = Augment(**{field.name: 0 for field in fields(Augment)})
+
+
+RECORDED = json.loads((Path(__file__).parents[2] / "golden/augment/augment.json").read_text())
 
 
 def only(**strengths) -> Augment:
@@ -28,6 +33,23 @@ def smooth():
     ramp = torch.linspace(40, 215, 112)
     picture = torch.stack([ramp.expand(112, 112), ramp[:, None].expand(112, 112), torch.full((112, 112), 128.0)], -1)
     return picture.to(torch.uint8).expand(64, -1, -1, -1)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_it_does_what_it_did_when_the_bundled_weights_were_trained(name):
+    recorded, generator = RECORDED[name], seeded(2026)
+    y, x, c, b = torch.meshgrid(*(torch.arange(n) for n in (112, 112, 3, 8)), indexing="ij")
+    images = ((x * (3 + c) + y * (5 - c) + x * y // (7 + b) + 31 * c + 17 * b) % 256).to(torch.uint8)
+    out = Augment(**recorded["strengths"])(images.permute(3, 0, 1, 2).contiguous(), generator)
+    pixels = torch.tensor(recorded["pixels"])
+    torch.testing.assert_close(out[:, :, 5::34, 3::35].flatten(), pixels, atol=1e-6, rtol=0)
+    sums = torch.tensor(recorded["sums"], dtype=torch.float64)
+    torch.testing.assert_close(out.double().sum((1, 2, 3)), sums, atol=1e-2, rtol=0)
+    assert torch.rand(2, generator=generator).tolist() == recorded["next"]
+
+
+def test_as_a_step_it_does_the_same(crops):
+    torch.testing.assert_close(Compose((Augment(),))(crops, seeded(3)), Augment()(crops, seeded(3)), atol=1e-5, rtol=0)
 
 
 def test_pixels_are_scaled_to_minus_one_and_one(crops):
@@ -121,3 +143,9 @@ def test_results_stay_within_the_range_of_pixels(crops):
 def test_a_strength_out_of_range_is_refused(strengths):
     with pytest.raises(ValueError, match=next(iter(strengths))):
         Augment(**strengths)
+
+
+@pytest.mark.parametrize(("h", "w"), [(30, 40), (20, 20)])
+def test_pictures_that_it_cannot_shrink_are_refused(h, w):
+    with pytest.raises(ValueError, match="images: expected"):
+        Augment()(torch.zeros(1, h, w, 3, dtype=torch.uint8), seeded())

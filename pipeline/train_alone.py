@@ -1,0 +1,295 @@
+"""`facemint train`: a recogniser on any labelled pictures; in this process, under torchrun, or on Ray Train."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.table import Table
+
+from pipeline.fit import ONNX, Order, fit
+from pipeline.meaning import plain
+from pipeline.preflight import ConfigError, free_memory, innermost, targets
+from pipeline.progress import CONSOLE, Watch, say
+from pipeline.steps.files import read_json, write_text
+from recognition.backbones import BACKBONES
+from recognition.formats import LabelledSet, open_set
+from recognition.train import Data, Recipe, embed, processes
+from recognition.train.logs import check_log
+from recognition.train.loop import fingerprint
+from recognition.train.memory_map import decoded, expect_room, opened
+from recognition.train.pictures import check_labels
+from recognition.train.streaming import Stream
+
+FINISHED, CROPS, SCORED = "train.json", "crops", "protocols.json"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a user asked for, as plain data that travels to other processes.
+
+    Attributes:
+        trainer: The recipe's config.
+        said: All other words of conf/train.yaml.
+    """
+
+    trainer: Mapping[str, Any]
+    said: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, cfg: DictConfig) -> Wish:
+        said = {str(name): value for name, value in plain(cfg).items() if name not in ("trainer", "hydra")}
+        for place, name in ((said, "data"), (said, "out"), (said, "start"), (said["protocols"], "folder")):
+            if place[name] is not None:  # workers start elsewhere
+                place[name] = os.path.abspath(place[name])
+        return cls(plain(cfg.trainer), said)
+
+    @property
+    def out(self) -> Path:
+        return Path(self.said["out"])
+
+    @property
+    def recipe(self) -> Recipe:
+        return instantiate(dict(self.trainer), _convert_="all")
+
+
+def train_alone(cfg: DictConfig) -> None:
+    """Trains as a composed config (conf/train.yaml) says.
+
+    Raises:
+        ConfigError: If it cannot begin; every fault that is found, a line each.
+        ValueError: As `recognition.train.train`.
+    """
+    wish = Wish.of(cfg)
+    ray = wish.said["ray"]
+    ranks = ray["workers"] or int(os.environ.get("WORLD_SIZE", "1"))
+    check(wish, ranks)
+    if ray["workers"]:
+        from pipeline.runners.ray_train import RayTrain
+
+        RayTrain(**ray).run(train_here, wish)
+        show(json.loads((wish.out / FINISHED).read_text()))
+        return
+    with processes.joined(wish.said["device"]) as device:
+        told = train_here(wish, device)
+        if processes.rank() == 0:
+            show(told)
+
+
+def train_here(wish: Wish, device: str) -> dict[str, Any]:
+    """Trains in this process, joined with the others if there are any. Returns what train.json says."""
+    said, recipe = wish.said, wish.recipe
+    data = _data(wish)
+    started = time.monotonic()
+    start = None if said["start"] is None else Path(said["start"])
+    order = Order(
+        wish.out,
+        fingerprint(data, recipe, start),
+        "train",
+        FINISHED,
+        device=device,
+        log=said["log"],
+        checkpoint_steps=said["checkpoint_steps"],
+        start=start,
+        told={"data": said["data"], "device": device},
+        on_epoch=None if said["protocols"]["folder"] is None else Scoring(wish),
+    )
+    if processes.rank() == 0 and read_json(wish.out / FINISHED).get("inputs") == order.inputs:
+        say(f"train: {wish.out} is up to date")
+    told = fit(data, recipe, order)
+    told |= {
+        "seconds": round(time.monotonic() - started, 1),
+        "protocols": read_json(wish.out / SCORED).get("epochs", []),
+    }
+    if processes.rank() == 0:
+        write_text(wish.out / FINISHED, json.dumps(told, indent=1))
+    if isinstance(data, Stream):
+        data.close()
+    return told
+
+
+def _data(wish: Wish) -> Data:
+    said = wish.said
+    if said["stream"]:
+        return Stream(open_set(said["data"]), said["stream_buffer"], workers=said["workers"])
+    folder = wish.out / CROPS
+    if processes.rank() == 0:
+        source = open_set(said["data"])
+        with Watch("decode", len(source), "pictures") as watch:
+            decoded(source, folder, said["workers"], watch.reach)
+            watch.reach(len(source))
+    processes.wait()
+    crops = opened(folder)
+    if crops is None:
+        raise ValueError(f"{folder}: expected the crops that the first process has decoded, on a disk that all share")
+    return crops.pictures()
+
+
+class Scoring:
+    """Scores the model while it trains, and keeps what it scored. It chooses nothing: the last epoch is the result.
+
+    The other processes wait meanwhile.
+
+    Args:
+        wish: With `protocols.folder`, of .bin files, and `protocols.every` so many epochs.
+    """
+
+    def __init__(self, wish: Wish) -> None:
+        from benchmarks.protocols import load_protocols
+
+        self.sets = load_protocols(wish.said["protocols"]["folder"]) if processes.rank() == 0 else []
+        self.path, self.every, self.epochs = wish.out / SCORED, wish.said["protocols"]["every"], wish.recipe.epochs
+
+    def __call__(self, model: torch.nn.Module, epoch: int) -> None:
+        from benchmarks.protocols import score
+
+        if epoch % self.every and epoch != self.epochs:
+            return
+        found = {each.name: score(each, lambda crops: embed(model, crops, flip=False)) for each in self.sets}
+        rows = [row for row in read_json(self.path).get("epochs", []) if row["epoch"] < epoch]
+        rows.append({"epoch": epoch, **{name: result["accuracy"] for name, result in found.items()}})
+        write_text(self.path, json.dumps({"epochs": rows}))
+        say(f"epoch {epoch}: " + ", ".join(f"{name} {100 * rows[-1][name]:.2f} %" for name in found))
+
+
+# --- preflight -------------------------------------------------------------------------------------------------------
+
+
+def check(wish: Wish, ranks: int) -> None:
+    """Raises ConfigError unless the training can begin: recipe, pictures, labels, disk, memory, packages.
+
+    Args:
+        wish: What is asked for.
+        ranks: Processes that will train.
+    """
+    problems = [f"trainer: {line}" for line in _recipe(wish)]
+    source: LabelledSet | None = None
+    try:
+        source = _source(wish)
+    except (ValueError, OSError) as error:
+        problems.append(f"data: {innermost(error)}")
+    problems += _words(wish)
+    if not problems and source is not None:
+        problems += [
+            *_batches(wish, ranks, len(source)),
+            *_memory(wish, ranks, len(source.classes)),
+            *_disk(wish, source),
+        ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _recipe(wish: Wish) -> Iterator[str]:
+    unbound = list(targets("trainer", wish.trainer))
+    yield from unbound
+    if unbound:
+        return
+    try:
+        recipe = wish.recipe
+        with torch.device("meta"):
+            build = BACKBONES[recipe.backbone]
+            build(dropout=recipe.dropout) if recipe.dropout else build()
+    except Exception as error:  # noqa: BLE001  (whatever a constructor raises is what is wrong with its arguments)
+        yield innermost(error)
+
+
+def _source(wish: Wish) -> LabelledSet:
+    if wish.said["data"] is None:
+        raise ValueError(
+            "expected a run directory, shards, a .rec, an image folder or a Hugging Face dataset, got none"
+        )
+    source = open_set(wish.said["data"])
+    check_labels(source.labels)
+    return source
+
+
+def _words(wish: Wish) -> Iterator[str]:
+    said = wish.said
+    folder = said["protocols"]["folder"]
+    numbers = {name: (said[name], least) for name, least in (("checkpoint_steps", 0), ("stream_buffer", 1))}
+    for name, (value, least) in (numbers | {"protocols.every": (said["protocols"]["every"], 1)}).items():
+        if not isinstance(value, int) or value < least:
+            yield f"{name}: expected a whole number of at least {least}, got {value!r}"
+    if said["start"] is not None and not Path(said["start"]).is_file():
+        yield f"start: expected another training's checkpoint, found no {said['start']}"
+    if folder is not None and not any(Path(folder).glob("*.bin")):
+        yield f"protocols.folder: expected a folder of *.bin files, got {folder}"
+    try:
+        check_log(said["log"])
+    except ValueError as error:
+        yield str(error)
+    on_gpu = str(said["device"]).startswith("cuda") or (said["device"] is None and torch.cuda.is_available())
+    if wish.trainer.get("precision") == "fp16" and not on_gpu:
+        yield "trainer.precision: expected bf16 or fp32 on a CPU, got fp16, which needs CUDA"
+    if str(said["device"]).startswith("cuda") and not torch.cuda.is_available():
+        yield f"device: expected a CUDA device to be there, found none, got {said['device']}"
+
+
+def _batches(wish: Wish, ranks: int, images: int) -> Iterator[str]:
+    from recognition.train.batches import Share
+
+    try:
+        Share(0, ranks, wish.recipe.accumulate).check(min(wish.recipe.batch_size, images // ranks * ranks))
+    except ValueError as error:
+        yield f"trainer.{error}"
+
+
+def _memory(wish: Wish, ranks: int, classes: int) -> Iterator[str]:
+    """Weights, gradients, what the optimizer remembers, and logits: what a process holds at least."""
+    recipe = wish.recipe
+    with torch.device("meta"):
+        model = BACKBONES[recipe.backbone]()
+    weights = sum(value.numel() for value in model.parameters()) + classes * int(model.dimensions) // ranks  # type: ignore[arg-type]
+    copies = 4 if recipe.optimizer == "adamw" else 3
+    logits = 3 * recipe.batch_size // recipe.accumulate * classes // ranks
+    device = wish.said["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
+    needed, free = 4 * (copies * weights + logits), free_memory(device)
+    together = needed * (ranks if device == "cpu" else 1)
+    if free is not None and together > free:
+        yield (
+            f"trainer: expected {together / 1e9:.1f} GB of free memory at least for {recipe.backbone}, {classes} "
+            f"people and batches of {recipe.batch_size}, got {free / 1e9:.1f} GB"
+        )
+
+
+def _disk(wish: Wish, source: LabelledSet) -> Iterator[str]:
+    if wish.said["stream"]:
+        return
+    crops = opened(wish.out / CROPS)
+    if crops is None or len(crops) != len(source):
+        try:
+            expect_room(wish.out / CROPS, len(source))
+        except ValueError as error:
+            yield f"out: {error}; stream=true decodes in every epoch instead"
+
+
+# --- what stands there at the end ------------------------------------------------------------------------------------
+
+
+def show(told: Mapping[str, Any]) -> None:
+    """The training as a table."""
+    table = Table("epoch", "loss", *_names(told), title=f"recipe {told['recipe_sha256'][:12]}, seed {told['seed']}")
+    scored = {row["epoch"]: row for row in told["protocols"]}
+    for epoch, loss in enumerate(told["losses"], 1):
+        row = scored.get(epoch, {})
+        cells = [f"{100 * row[name]:.2f} %" if name in row else "" for name in _names(told)]
+        table.add_row(str(epoch), f"{loss:.4f}", *cells)
+    CONSOLE.print(table)
+    for said in told["findings"].values():
+        say(f"warning: {said}")
+    say(
+        f"{told['images']} pictures of {told['identities']} people, {told['processes']} processes on {told['device']}; "
+        f"the result is {told['chosen']}: {ONNX}, weights {told['weights_sha256'][:12]}"
+    )
+
+
+def _names(told: Mapping[str, Any]) -> list[str]:
+    return sorted({name for row in told["protocols"] for name in row if name != "epoch"})
