@@ -120,3 +120,24 @@ def test_appearance_alone_moves_nothing():
 def test_every_picture_is_warped_in_its_own_way():
     x = DigiFaceAugment()(faces(1, 40, 40).expand(50, -1, -1, -1), seeded())
     assert len(torch.unique(x.flatten(1), dim=0)) == 50
+
+
+def corners(b=50, warped=True, **strengths):
+    """What a warp takes to the corners of the picture, beside the corners themselves."""
+    always = torch.full((b,), warped)
+    uniform = torch.rand(b, 13, generator=seeded())
+    still = {"warp_scale": (1.0, 1.0), "warp_rotate_deg": 0.0, "warp_shift": 0.0, "warp_corner": 0.0}
+    moved = DigiFaceAugment(**(still | strengths))._corners(uniform, torch.zeros(b, dtype=torch.bool), always, 1.0)
+    return moved - torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+
+
+def test_a_shift_moves_all_corners_alike_and_a_corners_shift_each_by_itself():
+    together, apart = corners(warp_shift=0.1), corners(warp_corner=0.1)
+    torch.testing.assert_close(together, together[:, :1].expand_as(together), atol=1e-6, rtol=0)
+    assert (apart.std(1) > 0).all()
+    for moved in (together, apart):
+        assert 0.09 < moved.abs().max() <= 0.1
+
+
+def test_a_change_of_aspect_alone_leaves_the_corners_shifts_out():
+    assert torch.equal(corners(warped=False, warp_shift=0.1, warp_corner=0.1), torch.zeros(50, 4, 2))

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from recognition.augment.jpeg import _CHROMA, _LUMA, jpeg, tables
-from tests.recognition.augment.pictures import faces, levels, noise, uint8
+from tests.recognition.augment.pictures import faces, levels, noise, seeded, uint8
 
 
 def by_pillow(image: np.ndarray, quality: int) -> tuple[np.ndarray, dict]:
@@ -51,3 +51,12 @@ def test_a_grey_flat_picture_stays_and_a_flat_colour_almost():
     assert torch.equal(jpeg(torch.full((1, 3, 20, 20), 128.0), torch.tensor([75])), torch.full((1, 3, 20, 20), 128.0))
     colour = torch.tensor([200.0, 80.0, 30.0])[:, None, None].expand(1, 3, 20, 20)
     assert (jpeg(colour, torch.tensor([95])) - colour).abs().max() <= 3
+
+
+def test_flat_colours_come_back_as_from_pillows_file_exactly():
+    """Where red is green, half of the blue differences are halves before they are rounded."""
+    colours = torch.randint(0, 256, (300, 1, 1, 3), dtype=torch.uint8, generator=seeded())
+    colours[:200, ..., 1] = colours[:200, ..., 0]
+    images = colours.expand(-1, 16, 16, -1)
+    mine = uint8(jpeg(levels(images), torch.full((300,), 100)))
+    np.testing.assert_array_equal(mine, np.stack([by_pillow(image, 100)[0] for image in images.numpy()]))
