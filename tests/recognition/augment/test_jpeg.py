@@ -53,6 +53,14 @@ def test_a_grey_flat_picture_stays_and_a_flat_colour_almost():
     assert (jpeg(colour, torch.tensor([95])) - colour).abs().max() <= 3
 
 
+@pytest.mark.parametrize("quality", [10, 20])
+def test_most_values_of_a_face_are_exactly_pillows(quality):
+    images = faces(6)
+    mine = uint8(jpeg(levels(images), torch.full((6,), quality)))
+    theirs = np.stack([by_pillow(image, quality)[0] for image in images.numpy()])
+    assert (mine == theirs).mean() > 0.94
+
+
 def test_flat_colours_come_back_as_from_pillows_file_exactly():
     """Where red is green, half of the blue differences are halves before they are rounded."""
     colours = torch.randint(0, 256, (300, 1, 1, 3), dtype=torch.uint8, generator=seeded())
