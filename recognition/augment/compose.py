@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -25,17 +25,22 @@ class Compose(Augmentation):
     steps: Sequence[Augmentation]
 
     def __post_init__(self) -> None:
-        steps = tuple(self.steps)
-        for position, step in enumerate(steps):
-            if not isinstance(step, Augmentation):
-                raise ValueError(f"Compose.steps[{position}]: expected an augmentation, got {step!r}")
-        object.__setattr__(self, "steps", steps)
+        object.__setattr__(self, "steps", checked_steps(self.steps))
 
     def changed(self, levels: Levels, generator: torch.Generator) -> Levels:
         """Each step draws what it draws alone."""
         for step in self.steps:
             levels = step.changed(levels, generator)
         return levels
+
+
+def checked_steps(steps: Iterable[Any]) -> tuple[Augmentation, ...]:
+    """The steps as a tuple; raises ValueError at the first that is no `Augmentation`."""
+    steps = tuple(steps)
+    for position, step in enumerate(steps):
+        if not isinstance(step, Augmentation):
+            raise ValueError(f"Compose.steps[{position}]: expected an augmentation, got {step!r}")
+    return steps
 
 
 def described(augmentation: Augmentation) -> dict[str, Any]:

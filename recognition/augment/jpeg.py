@@ -62,7 +62,7 @@ def _encoded(levels: Levels) -> tuple[Tensor, Tensor]:
     matrix = torch.tensor(_TO_YCC, device=levels.device)
     ycc = torch.einsum("kc,bchw->bkhw", matrix, whole)
     luma = ycc[:, :1].round()
-    chroma = (ycc[:, 1:] + 128).round_().clamp_(0, 255)
+    chroma = (ycc[:, 1:] + 128.4999).floor_().clamp_(0, 255)  # halves go down
     # libjpeg rounds the mean of 4 by 1/4 and 1/2 in turn, so as to favour no side.
     bias = 1 + torch.arange(chroma.shape[3] // 2, device=levels.device) % 2
     return luma, ((F.avg_pool2d(chroma, 2) * 4 + bias) / 4).floor_()
@@ -73,8 +73,8 @@ def _quantised(plane: Tensor, table_b88: Tensor) -> Tensor:
     b, c, height, width = plane.shape
     blocks = (plane - 128).view(b, c, height // 8, 8, width // 8, 8).transpose(3, 4)
     dct, table = _dct(plane.device), table_b88[:, None, None, None]
-    coefficients = dct @ blocks @ dct.T
-    # Halves go away from zero, as in libjpeg.
+    # libjpeg's transform gives whole eighths, and its halves go away from zero: at high quality many are halves.
+    coefficients = (dct @ blocks @ dct.T * 8).round_() / 8
     steps = coefficients.sign() * (coefficients.abs() / table + 0.5).floor_()
     restored = dct.T @ (steps * table) @ dct
     return (restored.transpose(3, 4).reshape(b, c, height, width) + 128).round_().clamp_(0, 255)

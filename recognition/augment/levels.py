@@ -22,6 +22,8 @@ class Augmentation(ABC):
     def __call__(self, images: UInt8[Tensor, "b h w 3"], generator: torch.Generator) -> Float32[Tensor, "b 3 h w"]:
         """uint8 RGB crops -> what a backbone takes: (x - 127.5) / 127.5, changed, in [-1, 1], on the same device.
 
+        To be called outside autocast, whose half precision has too few bits for 256 levels.
+
         Args:
             images: The crops.
             generator: On the CPU; the only source of what is random.

@@ -222,3 +222,14 @@ def test_an_interval_of_whole_numbers_is_one(value):
 def test_a_whole_number_is_one(value):
     with pytest.raises(ValueError, match=r"count: expected a whole number in \[0, 16\], got "):
         checks.whole(SimpleNamespace(count=value), "count", 0, 16)
+
+
+@pytest.mark.parametrize(("augmentation", "names"), [(NOTHING["adaface"], ADAFACE), (NOTHING["digiface"], DIGIFACE)])
+def test_whether_one_change_happens_says_nothing_about_another(augmentation, names):
+    images = noise(1500, 12, 12)
+    changed = [
+        (replace(augmentation, **{name: 0.4})(images, seeded(2)) != normalised(images)).flatten(1).any(1)
+        for name in names
+    ]
+    correlation = torch.corrcoef(torch.stack(changed).float()) - torch.eye(len(names))
+    assert correlation.abs().max() < 5 / 1500**0.5
