@@ -76,7 +76,7 @@ def _check_enough(fold: int, counts: Int64[np.ndarray, " m"], each: int) -> None
 
 
 def _genuine(
-    rows: list[Int64[np.ndarray, " k"]], wanted: int, rng: np.random.Generator
+    rows: list[np.ndarray], wanted: int, rng: np.random.Generator
 ) -> tuple[Int64[np.ndarray, " w"], Int64[np.ndarray, " w"]]:
     """Pairs of pictures of one person, everybody in turn."""
     sizes = np.array([len(own) for own in rows], np.int64)
@@ -87,7 +87,7 @@ def _genuine(
 
 
 def _impostor(
-    rows: list[Int64[np.ndarray, " k"]], wanted: int, rng: np.random.Generator
+    rows: list[np.ndarray], wanted: int, rng: np.random.Generator
 ) -> tuple[Int64[np.ndarray, " w"], Int64[np.ndarray, " w"]]:
     """Pairs of pictures of two people, every two people in turn."""
     couples = len(rows) * (len(rows) - 1) // 2
