@@ -20,13 +20,13 @@ class Drawn:
     Attributes:
         first, second: Rows of the two pictures of each pair; no two pairs have the same two.
         same: Whether the pair is of one person.
-        people: Identities of each fold, ascending.
+        people: Identities of each fold, int64, ascending.
     """
 
     first: Int64[np.ndarray, " p"]
     second: Int64[np.ndarray, " p"]
     same: Bool[np.ndarray, " p"]
-    people: tuple[Int64[np.ndarray, " m"], ...]
+    people: tuple[np.ndarray, ...]
 
 
 def draw_pairs(identity_ids: Int64[np.ndarray, " n"], pairs: int, folds: int, seed: int) -> Drawn:

@@ -159,7 +159,8 @@ def write_records(
         layout: One of `LAYOUTS`: with header and identity records, or without.
         wrote: Told after each picture how many are done.
     Raises:
-        ValueError: If the layout is neither, or there are more classes, or in the insightface layout more records, than float32 can number.
+        ValueError: If the layout is neither, or there are more classes, or in the insightface layout more records, than
+            float32 can number.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
