@@ -20,13 +20,13 @@ class Drawn:
     Attributes:
         first, second: Rows of the two pictures of each pair; no two pairs have the same two.
         same: Whether the pair is of one person.
-        people: Identities of each fold, ascending.
+        people: Identities of each fold, int64, ascending.
     """
 
     first: Int64[np.ndarray, " p"]
     second: Int64[np.ndarray, " p"]
     same: Bool[np.ndarray, " p"]
-    people: tuple[Int64[np.ndarray, " m"], ...]
+    people: tuple[np.ndarray, ...]
 
 
 def draw_pairs(identity_ids: Int64[np.ndarray, " n"], pairs: int, folds: int, seed: int) -> Drawn:
@@ -76,7 +76,7 @@ def _check_enough(fold: int, counts: Int64[np.ndarray, " m"], each: int) -> None
 
 
 def _genuine(
-    rows: list[Int64[np.ndarray, " k"]], wanted: int, rng: np.random.Generator
+    rows: list[np.ndarray], wanted: int, rng: np.random.Generator
 ) -> tuple[Int64[np.ndarray, " w"], Int64[np.ndarray, " w"]]:
     """Pairs of pictures of one person, everybody in turn."""
     sizes = np.array([len(own) for own in rows], np.int64)
@@ -87,7 +87,7 @@ def _genuine(
 
 
 def _impostor(
-    rows: list[Int64[np.ndarray, " k"]], wanted: int, rng: np.random.Generator
+    rows: list[np.ndarray], wanted: int, rng: np.random.Generator
 ) -> tuple[Int64[np.ndarray, " w"], Int64[np.ndarray, " w"]]:
     """Pairs of pictures of two people, every two people in turn."""
     couples = len(rows) * (len(rows) - 1) // 2

@@ -148,7 +148,7 @@ def export(
     from pipeline.export import export as write_export
 
     with _said_in_a_line(debug):
-        write_export(source_of(source), Form(to, layout, shards, seed), out)  # type: ignore[arg-type]
+        write_export(source_of(source), Form(to, layout, shards, seed), out)
 
 
 @bins.command(name="build", short_help="Builds a verification set from aligned pictures.")

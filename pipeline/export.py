@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,6 +36,7 @@ from recognition.formats import (
     write_train_shards,
 )
 from recognition.formats.atomic import whole_file, whole_folder
+from recognition.formats.recordio import LAYOUTS
 from recognition.formats.sample import EXPORTED
 from stages.ledger import damaged_chunks, finished_chunks, kept_rows, part_path, read_ledger
 
@@ -64,15 +65,15 @@ class Form:
     """
 
     to: str
-    layout: Literal["insightface", "headerless"] = "insightface"
+    layout: str = "insightface"
     shards: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.to not in FORMATS:
             raise ValueError(f"to: expected one of {', '.join(FORMATS)}, got {self.to!r}")
-        if self.layout not in ("insightface", "headerless"):
-            raise ValueError(f"layout: expected insightface or headerless, got {self.layout!r}")
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"layout: expected {' or '.join(LAYOUTS)}, got {self.layout!r}")
         if self.to != "rec" and self.layout != "insightface":
             raise ValueError(f"layout: expected with --to rec only, got {self.layout!r} with --to {self.to}")
         if self.to != "train-shards" and (self.shards is not None or self.seed):

@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
@@ -48,7 +48,7 @@ _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 _LINE = re.compile(rb"([0-9]{1,18})\t([0-9]{1,18})\n")
 _MAX_LINE = 38
 
-Layout = Literal["insightface", "headerless"]
+LAYOUTS = ("insightface", "headerless")
 
 
 class Record(NamedTuple):
@@ -144,7 +144,7 @@ def read_record(file: BufferedIOBase) -> bytes:
 def write_records(
     folder: Path,
     source: LabelledSet,
-    layout: Layout = "insightface",
+    layout: str = "insightface",
     wrote: Callable[[int], object] = lambda pictures: None,
 ) -> None:
     """Writes a set as `train.rec`, `train.idx`, `property` and `train.lst` into a folder; the same set, the same bytes.
@@ -156,11 +156,14 @@ def write_records(
     Args:
         folder: Where they go; it exists.
         source: The pictures; their bytes pass through unchanged.
-        layout: With header and identity records, or without.
+        layout: One of `LAYOUTS`: with header and identity records, or without.
         wrote: Told after each picture how many are done.
     Raises:
-        ValueError: If there are more classes, or in the insightface layout more records, than float32 can number.
+        ValueError: If the layout is neither, or there are more classes, or in the insightface layout more records, than
+            float32 can number.
     """
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
     order = np.argsort(source.identity_ids, kind="stable")
     classes, counts = np.unique(source.identity_ids, return_counts=True)
     first = 1 if layout == "insightface" else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ class Disk:
         self.calls, self.fails_at = 0, fails_at
         for name in STEPS:
             monkeypatch.setattr(os, name, self.counted(getattr(os, name)))
+        monkeypatch.setattr(io, "open", self.counted(io.open))
 
     def counted(self, call: Callable) -> Callable:
         def asked(*words, **more):
@@ -55,9 +57,9 @@ def test_a_fault_at_any_step_leaves_nothing_that_looks_whole(tmp_path, kind):
             Disk(patch, fails_at=step)
             with pytest.raises(OSError, match="No space left"), whole_folder(place / "out") as folder:
                 WRITERS[kind](folder)
-        if (place / "out").exists():  # all was there, and only the last wait for the disk failed
+        if (place / "out").exists():  # all was there, and only the last wait for the disk, open and fsync, failed
             assert sorted(path.relative_to(place / "out") for path in (place / "out").rglob("*")) == files
-            assert step == disk.calls - 1
+            assert step >= disk.calls - 2
         with whole_folder(place / "again") as folder:
             WRITERS[kind](folder)
 
