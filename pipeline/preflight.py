@@ -74,7 +74,7 @@ def check(cfg: DictConfig, run: RunDir) -> None:
     fit = {name: part for name, part in parts.items() if part is not None and not unbound[name]}
     built = dict(_built(fit, problems))
     problems += [*_attributes(fit, built), *_spaces(fit), *_stations(built), *_weights(fit), *_memory(fit)]
-    problems += [*_belongs(cfg, run), *_disk(cfg, run)]
+    problems += [*precision(fit.get("trainer", {})), *_belongs(cfg, run), *_disk(cfg, run)]
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
 
@@ -273,6 +273,16 @@ def _memory(parts: Mapping[str, Any]) -> Iterator[str]:
     if workers * each > free:
         batch = f"{workers} workers with batches of {generator.get('batch_size', 'the default size')}"
         yield f"generator: expected {workers * each / 1e9:.1f} GB of free memory for {batch}, got {free / 1e9:.1f} GB"
+
+
+def precision(trainer: Mapping[str, Any], device: str | None = None) -> Iterator[str]:
+    """fp16 needs a GPU, which the device is, or which is there where none is named."""
+    if trainer.get("precision") != "fp16":
+        return
+    import torch
+
+    if not (device or "cuda").startswith("cuda") or not torch.cuda.is_available():
+        yield "trainer.precision: expected bf16 or fp32 on a CPU, got fp16, which needs CUDA"
 
 
 def _makers(runner: Mapping[str, Any]) -> int:

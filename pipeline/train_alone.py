@@ -17,7 +17,7 @@ from rich.table import Table
 
 from pipeline.fit import ONNX, Order, fit
 from pipeline.meaning import plain
-from pipeline.preflight import ConfigError, free_memory, innermost, targets
+from pipeline.preflight import ConfigError, free_memory, innermost, precision, targets
 from pipeline.progress import CONSOLE, Watch, say
 from pipeline.steps.files import read_json, write_text
 from recognition.backbones import BACKBONES
@@ -102,8 +102,12 @@ def train_here(wish: Wish, device: str) -> dict[str, Any]:
         told={"data": said["data"], "device": device},
         on_epoch=None if said["protocols"]["folder"] is None else Scoring(wish),
     )
-    if processes.rank() == 0 and read_json(wish.out / FINISHED).get("inputs") == order.inputs:
-        say(f"train: {wish.out} is up to date")
+    before = read_json(wish.out / FINISHED)
+    processes.wait()  # all have read it before the first one writes it
+    if before.get("inputs") == order.inputs and "seconds" in before:
+        if processes.rank() == 0:
+            say(f"train: {wish.out} is up to date")
+        return before
     told = fit(data, recipe, order)
     told |= {
         "seconds": round(time.monotonic() - started, 1),
@@ -226,9 +230,7 @@ def _words(wish: Wish) -> Iterator[str]:
         check_log(said["log"])
     except ValueError as error:
         yield str(error)
-    on_gpu = str(said["device"]).startswith("cuda") or (said["device"] is None and torch.cuda.is_available())
-    if wish.trainer.get("precision") == "fp16" and not on_gpu:
-        yield "trainer.precision: expected bf16 or fp32 on a CPU, got fp16, which needs CUDA"
+    yield from precision(wish.trainer, said["device"])
     if str(said["device"]).startswith("cuda") and not torch.cuda.is_available():
         yield f"device: expected a CUDA device to be there, found none, got {said['device']}"
 

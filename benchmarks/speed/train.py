@@ -65,7 +65,11 @@ class ImageFolder(Dataset):
     def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
         path, label = self.files[row]
         with Image.open(path) as image:
-            return torch.from_numpy(np.asarray(image.convert("RGB"))), label
+            return torch.from_numpy(np.array(image.convert("RGB"))), label
+
+
+def _tensor(crop: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(crop.copy())  # webdataset's arrays cannot be written to
 
 
 def forever(epoch: Callable[[int], Batches]) -> Batches:
@@ -131,7 +135,7 @@ def sources(
             yield from feed
 
     web = webdataset.WebDataset([str(folder / f"web{n}.tar") for n in (0, 1)], shardshuffle=2, empty_check=False)
-    web = web.shuffle(1000).decode("rgb8").to_tuple("jpg", "cls").map_tuple(torch.from_numpy, int)
+    web = web.shuffle(1000).decode("rgb8").to_tuple("jpg", "cls").map_tuple(_tensor, int)
     pinned = device.type == "cuda"
     loaders = {
         "webdataset": DataLoader(

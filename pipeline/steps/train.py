@@ -79,10 +79,13 @@ def _train_one(
     folder: Path, pictures: Pictures, recipe: Recipe, number: int, inputs: str, anew: bool, label: str
 ) -> None:
     """Trains one recogniser, or goes on where it stands; model.json, written last, says that it is whole."""
+    import torch
+
     from pipeline.fit import Order, fit
 
     chosen = replace(recipe, seed=seed_of(recipe.seed, number))
-    fit(pictures, chosen, Order(folder, inputs, label, FINISHED, anew))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    fit(pictures, chosen, Order(folder, inputs, label, FINISHED, anew, device))
 
 
 def evenly(labels: np.ndarray, limit: int | None) -> np.ndarray:

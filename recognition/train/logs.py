@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,11 +41,12 @@ class Log:
 
     def write(self, step: int, epoch: int, **figures: float) -> None:
         """Adds the figures after a step, counted over the whole training from 1."""
-        told = {name: float(f"{value:.6g}") for name, value in figures.items()}
+        # JSON has no infinity: a gradient that overflowed in fp16 is null.
+        told = {name: float(f"{value:.6g}") if math.isfinite(value) else None for name, value in figures.items()}
         self.file.write(json.dumps({"step": step, "epoch": epoch, **told}) + "\n")
         self.file.flush()
         if self.sink is not None:
-            self.sink.add(step, told)
+            self.sink.add(step, figures)
 
     def close(self) -> None:
         self.file.close()
