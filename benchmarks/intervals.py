@@ -114,7 +114,7 @@ def intervals95(
     ]
     low, high = _percentiles(np.concatenate(rows))
     ends = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
-    return Intervals(draws.by, *ends[:3], dict(zip(carried, ends[3:], strict=True)))
+    return Intervals(draws.by, ends[0], ends[1], ends[2], dict(zip(carried, ends[3:], strict=True)))
 
 
 def accuracy_draws(

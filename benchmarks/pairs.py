@@ -55,6 +55,16 @@ def read_pairs(path: str | os.PathLike[str], kind: str | None = None, extension:
     return KINDS[chosen](path, lines, extension)
 
 
+def listed_folds(path: Path) -> int | None:
+    """How many folds a list says it has, in the first line of the kind `lfw`; None where it does not.
+
+    Raises:
+        ValueError: As `read_lines`.
+    """
+    lines = read_lines(path)
+    return int(lines[0].split()[0]) if _is_lfw(lines) else None
+
+
 def read_lines(path: Path) -> list[str]:
     """Lines of a text file, without blank ones at its end.
 

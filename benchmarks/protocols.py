@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8
 
 from benchmarks.bins import read_encoded
-from benchmarks.far import RULE, tar_at_far
+from benchmarks.far import RULE, lacking, tar_at_far
 from benchmarks.intervals import Draws, intervals95
 from benchmarks.people import read_people, sha256_of, shared_between_folds
 from benchmarks.pictures import Pictures, once
@@ -45,7 +45,7 @@ class Protocol:
         pairs: Rows of `pictures`, in the order that decides the folds.
         same: Whether a pair shows one person.
         people: Who is on the pictures of each pair; None where nobody has written it down.
-        fold: Of each pair; None: ten (or as many as asked for) blocks in this order.
+        fold: Of each pair; None: blocks in this order, as many as are asked for.
         asked: Pairs of the list; more than there are here where pictures are missing.
         about: What else is known of it, for JSON: source, sha256, how people are known.
     """
@@ -185,6 +185,7 @@ def measure(
     """Embeds each picture of a protocol once and judges its pairs.
 
     Args:
+        folds: Of a protocol that does not say them itself.
         flip: Whether the raw embedding of the mirror image is added before both are normalised, as insightface does.
         batch: Pictures decoded and embedded at once.
         watch: Told after each batch how many pictures of all pairs are dealt with; they add up to two for each pair.
@@ -193,10 +194,16 @@ def measure(
             pair; names the protocol.
     """
     slots = np.bincount(protocol.pairs.reshape(-1), minlength=len(protocol.pictures))
+
+    def told(start: int, stop: int) -> None:
+        if watch is not None:
+            watch(int(slots[start:stop].sum()))
+
+    fold = protocol.folds(folds)
+    folds = int(fold.max()) + 1
     try:
-        embedded = embed(protocol.pictures, model, flip, batch, watch and (lambda a, b: watch(int(slots[a:b].sum()))))
+        embedded = embed(protocol.pictures, model, flip, batch, told)
         distance = squared_distances(embedded.vectors[protocol.pairs.reshape(-1)])
-        fold = protocol.folds(folds)
         result = verify(distance, protocol.same, folds, far_target, fold)
     except ValueError as fault:
         raise ValueError(f"{protocol.name}: {fault}") from fault
@@ -237,7 +244,7 @@ def entry(measured: Measured) -> dict[str, Any]:
         "far_target": measured.far_target,
         "far": result.far,
         "far_step": result.far_step,
-        "resolvable": measured.far_target >= result.far_step,
+        "resolvable": not lacking(measured.far_target, int((~protocol.same).sum())),
         "tar_at_far": points,
         "far_rule": RULE,
         "auc": auc(-distance, protocol.same),

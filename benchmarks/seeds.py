@@ -22,7 +22,7 @@ COVERS = (
     "not another draw of the dataset or of the control"
 )
 MEANED = ("accuracy", "tar", "far", "auc", "eer", "mean_norm")
-KEPT = ("protocol", "pairs", "impostor_pairs", "far_target", "far_step", "resolvable")
+KEPT = ("protocol", "pairs", "impostor_pairs", "coverage", "far_target", "far_step", "resolvable", "far_rule", "people")
 
 
 def over_seeds_and_pairs(tables: Sequence[Float64[np.ndarray, "k _f"]]) -> Estimate:
@@ -75,7 +75,21 @@ def mean_score(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "folds": folds.mean(axis=0).tolist(),
         "interval95": over_seeds_and_pairs([folds]).interval,
         "interval95_by": f"Student's t over {len(folds)} seeds and {folds.shape[1]} folds",
+        **({"tar_at_far": _mean_points([each["tar_at_far"] for each in scores])} if "tar_at_far" in first else {}),
     }
+
+
+def _mean_points(points: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """TAR and FAR reached at each target, meaned over the seeds; where there is no figure, the reason."""
+    return [
+        dict(of_target[0])
+        if of_target[0]["tar"] is None
+        else {
+            "far_target": of_target[0]["far_target"],
+            **{name: float(np.mean([each[name] for each in of_target])) for name in ("tar", "far", "false_accepts")},
+        }
+        for of_target in zip(*points, strict=True)
+    ]
 
 
 def mean_over_protocols(scores: Sequence[Mapping[str, Mapping[str, Any]]]) -> Estimate:

@@ -54,6 +54,7 @@ class Setting(NamedTuple):
         return f"N{self.norm:d}D{self.detector:d}F{self.flip:d}"
 
 
+DEFAULT = Setting()  # of eval_ijbc: N1D1F1
 SETTINGS = {str(each): each for each in itertools.starmap(Setting, itertools.product((True, False), repeat=3))}
 
 
@@ -181,7 +182,7 @@ def template_vectors(
     templates: Int64[np.ndarray, " n"],
     media: Int64[np.ndarray, " n"],
     faceness: Float32[np.ndarray, " n"],
-    setting: Setting = Setting(),
+    setting: Setting = DEFAULT,
 ) -> tuple[Int64[np.ndarray, " k"], Float64[np.ndarray, "k d"]]:
     """Templates, ascending, and the unit vector of each.
 
@@ -240,7 +241,7 @@ def nearest_fpr_table(
 
 
 def score_templates(
-    data: TemplateSet, features: Float32[np.ndarray, "n e"], setting: Setting = Setting()
+    data: TemplateSet, features: Float32[np.ndarray, "n e"], setting: Setting = DEFAULT
 ) -> dict[str, Any]:
     """What a model's features score on IJB: an entry of `protocols`, as in JSON.
 
