@@ -86,13 +86,13 @@ def fruits(
     """
     vectors: list[np.ndarray | None] = []
     seconds = []
-    for row in [*range(min(WARM_UP, len(protocol.pictures))), *range(len(protocol.pictures))]:
+    warm = min(WARM_UP, len(protocol.pictures))
+    for row in [*range(warm), *range(len(protocol.pictures))]:
         vector, taken = _embedded(protocol.pictures.whole(row), pipeline, clock)
         vectors.append(vector)
         seconds.append(taken)
-        if watch is not None:
+        if watch is not None and len(vectors) > warm:
             watch(1)
-    warm = min(WARM_UP, len(protocol.pictures))
     vectors, of_pictures = vectors[warm:], np.array(seconds[warm:])
     distance, of_matches, lost = _matched(protocol, vectors, pipeline, clock)
     if lost == len(distance):

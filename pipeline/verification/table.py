@@ -11,8 +11,10 @@ from rich.table import Table
 def tables(told: Mapping[str, Any]) -> Iterator[Table]:
     """The scores of `verify_order`: sets of pairs, templates, identification, FRUITS; a table each, where there are."""
     protocols = told["protocols"]
+    of_pairs = {name: each for name, each in protocols.items() if "accuracy" in each}
     kinds = {
-        _pairs: {name: each for name, each in protocols.items() if "accuracy" in each},
+        _pairs: of_pairs,
+        _points: of_pairs,
         _templates: {name: each for name, each in protocols.items() if "table" in each},
         _ranks: {name: each for name, each in protocols.items() if "rank_1" in each},
         _fruits: told["fruits"] or {},
@@ -51,18 +53,16 @@ def _of_model(model: Mapping[str, Any]) -> str:
 
 def _pairs(entries: Mapping[str, Any], told: Mapping[str, Any]) -> Table:
     against = (told["against"] or {}).get("protocols", {})
-    mark = " (chosen on)" if told["chosen_on"] else ""
-    table = _table(f"{told['protocol']}, in %", "protocol", "pairs", "accuracy", "95 %", "TAR @ FAR", "EER", "coverage")
+    table = _table(f"{told['protocol']}, in %", "protocol", "pairs", "accuracy", "95 %", "EER", "coverage")
     if against:
         table.add_column("other", justify="right")
     for name, each in entries.items():
         low, high = each["interval95"]
         row = [
-            name + (mark if name == told["chosen_on"] else ""),
+            name + (" (chosen on)" if name == told["chosen_on"] else ""),
             f"{each['pairs']:,}",
             f"{_percent(each['accuracy'])} +- {_percent(each['accuracy_std'])}",
             f"{_percent(low)} - {_percent(high)}",
-            _points(each["tar_at_far"]),
             _percent(each["eer"]),
             f"{100 * each['coverage']:.1f}",
         ]
@@ -70,11 +70,21 @@ def _pairs(entries: Mapping[str, Any], told: Mapping[str, Any]) -> Table:
     return table
 
 
-def _points(points: list[Mapping[str, Any]]) -> str:
-    """TARs with the false accepts behind them, and from where on there are too few."""
-    told = [f"{_percent(each['tar'])} @ {each['far_target']:g}" for each in points if each["tar"] is not None]
-    lacking = [each["far_target"] for each in points if each["tar"] is None]
-    return "\n".join([*told, *([f"insufficient data @ {max(lacking):g}"] if lacking else [])])
+def _points(entries: Mapping[str, Any], told: Mapping[str, Any]) -> Table:
+    """TARs with the false accepts behind them, as far down as any set carries, and one target further."""
+    targets = [point["far_target"] for point in next(iter(entries.values()))["tar_at_far"]]
+    carried = max(sum(point["tar"] is not None for point in each["tar_at_far"]) for each in entries.values())
+    shown = targets[: carried + 1]
+    table = _table("TAR, in % (false accepts), at FAR", "protocol", *(f"{target:g}" for target in shown))
+    for name, each in entries.items():
+        table.add_row(name, *(_point(point) for point in each["tar_at_far"][: len(shown)]))
+    return table
+
+
+def _point(point: Mapping[str, Any]) -> str:
+    if point["tar"] is None:
+        return "insufficient data"
+    return f"{_percent(point['tar'])} ({point['false_accepts']:.0f})"
 
 
 def _templates(entries: Mapping[str, Any], told: Mapping[str, Any]) -> Table:
@@ -101,12 +111,13 @@ def _ranks(entries: Mapping[str, Any], told: Mapping[str, Any]) -> Table:
 def _fruits(entries: Mapping[str, Any], told: Mapping[str, Any]) -> Table:
     parts = ("detect", "align", "embed", "match", "whole")
     budgets = next(iter(entries.values()))["under"]
-    table = _table("FRUITS: one thread, ms p50 / p95", "set", *parts, *(key.replace("_", " ") for key in budgets))
+    table = _table(
+        "FRUITS: one thread, ms p50 / p95; accuracy in %", "set", *parts, *(f"in {key[:-3]}" for key in budgets)
+    )
     for name, each in entries.items():
-        times = (f"{each['times'][part]['p50_ms']:.2f} / {each['times'][part]['p95_ms']:.2f}" for part in parts)
+        times = (f"{each['times'][part]['p50_ms']:.1f}/{each['times'][part]['p95_ms']:.1f}" for part in parts)
         under = (
-            "too slow" if said["accuracy"] is None else f"{_percent(said['accuracy'])} %"
-            for said in each["under"].values()
+            "too slow" if said["accuracy"] is None else _percent(said["accuracy"]) for said in each["under"].values()
         )
         table.add_row(name, *times, *under)
     return table
@@ -115,7 +126,7 @@ def _fruits(entries: Mapping[str, Any], told: Mapping[str, Any]) -> Table:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left")
     for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place else "left")
+        table.add_column(column, justify="right" if place else "left", no_wrap=place == 0)
     return table
 
 

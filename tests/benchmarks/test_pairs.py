@@ -22,11 +22,11 @@ def test_pairs_come_in_file_order_with_their_paths(tmp_path):
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("", "in line 1"),
-        ("ten\t300\n", "in line 1"),
+        ("", "expected a list of 1 to"),
+        ("ten\t300\n", "found none of these forms in line 1"),
         (TWO_FOLDS + "Eve\t1\t2\n", "expected 4 pairs after line 1, got 5"),
-        (TWO_FOLDS.replace("Cy\t3\t1", "Cy\t3\tDee\t1"), "expected 'name, i, j' between tabs in line 4"),
-        (TWO_FOLDS.replace("Bea\t2", "Bea\ttwo"), "expected 'name, i, other name, j' between tabs in line 3"),
+        (TWO_FOLDS.replace("Cy\t3\t1", "Cy\t3\tDee\t1"), "expected 'name, i, j' in line 4"),
+        (TWO_FOLDS.replace("Bea\t2", "Bea\ttwo"), "or 'name, i, other name, j' between tabs or spaces in line 3"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path, text, fault):
