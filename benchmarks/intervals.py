@@ -5,7 +5,7 @@ Patil and Perona show that resampling pairs is then too narrow, and recommend th
 identities: each person weighs 0 or 2, by the toss of a coin; a genuine pair weighs w of its person, an impostor pair
 the product w w' of its two. Every score is computed again with the weights of each draw, thresholds included. Where
 people hardly recur, products vary more than pairs do (variance 3 instead of 1), and the interval is too wide rather
-than too narrow.
+than too narrow: by half for 6,000 pairs of 4,000 people none of whom is easier than another.
 
 Where nobody knows who is in the pairs, every pair tosses a coin of its own, and the interval says so.
 
@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from benchmarks.far import TARGETS, allowed, lacking
-from benchmarks.verify import ACCURACY_THRESHOLDS, best_on_the_others, checked_folds, first_accepting
+from benchmarks.verify import ACCURACY_THRESHOLDS, checked_folds, first_accepting
 
 DRAWS = 1000
 BY_PEOPLE = "bootstrap over people (double or nothing)"
@@ -152,7 +152,8 @@ class Accuracy:
     def __call__(self, weights: Float32[np.ndarray, "r p"]) -> Float64[np.ndarray, " r"]:
         shares = [kind(weights) for kind in self.kinds]
         margin = self.genuine * shares[0] - self.impostor * shares[1]  # correct pairs less the impostor pairs
-        best = best_on_the_others(margin)
+        others = margin.sum(axis=1, keepdims=True) - margin
+        best = others.round(9).argmax(axis=2)  # sums that are equal but for rounding tie: the smallest threshold
         reached = np.take_along_axis(margin, best[..., None], axis=-1)[..., 0].sum(axis=-1)
         return (reached + self.impostor) / (self.genuine + self.impostor)
 

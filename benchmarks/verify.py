@@ -106,7 +106,7 @@ def verify(
     # true and false accepts of each fold at each threshold, (f, t); the others' are the total minus a fold's own
     true_accepts = _accepts(squared_distance[same], fold[same], ACCURACY_THRESHOLDS, folds)
     false_accepts = _accepts(squared_distance[~same], fold[~same], ACCURACY_THRESHOLDS, folds)
-    best = best_on_the_others(true_accepts - false_accepts)
+    best = _best_on_the_others(true_accepts - false_accepts)
     correct = true_accepts + impostor[:, None] - false_accepts
     accuracy = np.take_along_axis(correct, best[:, None], axis=1)[:, 0] / (genuine + impostor)
 
@@ -225,7 +225,7 @@ def _accepts(distance: np.ndarray, fold: np.ndarray, thresholds: np.ndarray, fol
     return histogram.cumsum(axis=1)[:, :-1]
 
 
-def best_on_the_others(correct: np.ndarray) -> np.ndarray:
+def _best_on_the_others(correct: np.ndarray) -> np.ndarray:
     """For each fold the smallest threshold that is most often right on all other folds; (..., f, t) -> (..., f)."""
     return (correct.sum(axis=-2, keepdims=True) - correct).argmax(axis=-1)
 
