@@ -110,9 +110,9 @@ def read_templates(folder: str | os.PathLike[str]) -> TemplateSet:
     if len(found) != 1:
         raise ValueError(f"{folder}: expected one meta file named *{TID_MID}, got {len(found)}")
     name, meta = found[0].name.removesuffix(TID_MID), found[0].parent
-    names, templates, media = _columns(found[0], [str, np.int64, np.int64])
+    names, templates, media = _columns(found[0], [object, np.int64, np.int64])
     points_path, pairs_path = meta / f"{name}{POINTS}", meta / f"{name}{PAIRS}"
-    pointed, *numbers = _columns(points_path, [str] + [np.float32] * 11)
+    pointed, *numbers = _columns(points_path, [object] + [np.float32] * 11)
     _expect_the_same(found[0], points_path, names, pointed)
     figures = np.stack(numbers, axis=1)
     if not np.isfinite(figures).all():
@@ -314,13 +314,21 @@ def _columns(path: Path, types: Sequence[Any], separator: str = r"\s+", skip: in
     """Columns of a meta file."""
     if not path.is_file():
         raise ValueError(f"{path}: expected a meta file, found none")
+    kinds = dict(enumerate(types))  # told beforehand: 15.7 million lines of words would be gigabytes
     try:
-        table = pd.read_csv(path, sep=separator, header=None, skiprows=skip, quoting=3, na_filter=False, dtype=str)
-        if table.shape[1] < len(types) or (separator != "," and table.shape[1] > len(types)):
-            raise ValueError(f"expected {len(types)} columns, got {table.shape[1]}")
-        return [table[place].to_numpy().astype(kind) for place, kind in enumerate(types)]
+        _check_first_line(path, len(types), separator, skip)
+        table = pd.read_csv(path, sep=separator, header=None, skiprows=skip, quoting=3, na_filter=False, dtype=kinds)
+        return [table[place].to_numpy() for place in kinds]
     except (ValueError, OverflowError) as fault:  # pandas' own errors are ValueErrors
         raise ValueError(f"{path}: {fault}") from fault
+
+
+def _check_first_line(path: Path, columns: int, separator: str, skip: int) -> None:
+    with path.open(encoding="utf-8") as file:
+        line = next(itertools.islice(file, skip, None), "")
+    fields = line.split(",") if separator == "," else line.split()
+    if len(fields) < columns or (separator != "," and len(fields) > columns):
+        raise ValueError(f"expected {columns} columns, got {len(fields)} in line {skip + 1}")
 
 
 def _expect_the_same(one: Path, other: Path, names: np.ndarray, others: np.ndarray) -> None:
@@ -329,7 +337,7 @@ def _expect_the_same(one: Path, other: Path, names: np.ndarray, others: np.ndarr
     differing = np.flatnonzero(names != others)
     if len(differing):
         at = differing[0]
-        raise ValueError(f"{other}: expected {names[at]!r} in line {at + 1}, as in {one}, got {others[at]!r}")
+        raise ValueError(f"{other}: expected {str(names[at])!r} in line {at + 1}, as in {one}, got {str(others[at])!r}")
 
 
 def _check_pairs(path: Path, first: np.ndarray, second: np.ndarray, label: np.ndarray, templates: np.ndarray) -> None:
