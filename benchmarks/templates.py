@@ -218,7 +218,7 @@ def pair_scores(
     second: Int64[np.ndarray, " p"],
 ) -> Float32[np.ndarray, " p"]:
     """Dot products of pairs of templates, in blocks; float32: 15.6 million are 63 MB."""
-    scores = np.empty(len(first), np.float32)
+    scores, vectors = np.empty(len(first), np.float32), vectors.astype(np.float32)
     step = 4 * _BLOCK
     for start in range(0, len(first), step):
         rows = slice(start, start + step)
