@@ -44,18 +44,33 @@ def read_bin(path: str | os.PathLike[str]) -> tuple[UInt8[np.ndarray, "n 112 112
             fault.
         OSError: If the file cannot be read.
     """
+    stored, same = read_encoded(path)
+    pictures = np.empty((len(stored), SIDE_PX, SIDE_PX, 3), np.uint8)
+    for index, picture in enumerate(stored):
+        try:
+            pictures[index] = decode(picture, f"picture {index}")
+        except ValueError as fault:
+            raise ValueError(f"{path}: {fault}") from fault
+    return pictures, same
+
+
+def read_encoded(path: str | os.PathLike[str]) -> tuple[list[bytes], Bool[np.ndarray, " p"]]:
+    """Reads a verification set as `read_bin` does, and leaves its pictures as they are stored: a fiftieth of the room.
+
+    Returns:
+        Encoded pictures, 2i and 2i+1 being pair i, for `decode`; and whether the pair is of one person.
+    Raises:
+        ValueError, OSError: As `read_bin`, but for what only decoding shows.
+    """
     path = Path(path)
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:
         raise ValueError(f"{path}: expected at most {MAX_FILE_BYTES} bytes, got {size}")
     try:
         stored, same = _pairs_of(_plain_data(path.read_bytes()))
-        pictures = np.empty((len(stored), SIDE_PX, SIDE_PX, 3), np.uint8)
-        for index, picture in enumerate(stored):
-            pictures[index] = _decode(_octets(picture, index), index)
+        return [_octets(picture, index) for index, picture in enumerate(stored)], same
     except ValueError as fault:
         raise ValueError(f"{path}: {fault}") from fault
-    return pictures, same
 
 
 def write_bin(path: str | os.PathLike[str], jpegs: Sequence[bytes], same: Bool[np.ndarray, " p"]) -> None:
@@ -116,8 +131,13 @@ def _octets(picture: object, index: int) -> bytes:
     return picture
 
 
-def _decode(encoded: bytes, index: int) -> Picture:
-    """One picture, RGB. Truncated data is an error here (OpenCV would fill the rest with grey and say nothing)."""
+def decode(encoded: bytes, name: str) -> Picture:
+    """One stored picture, RGB, resized as `read_bin` says.
+
+    Raises:
+        ValueError: If it is not a whole JPEG or PNG (OpenCV would fill what is cut off with grey and say nothing), too
+            large, or not square; begins with `name`.
+    """
     try:
         with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG")) as image:
             width, height = image.size
@@ -135,12 +155,12 @@ def _decode(encoded: bytes, index: int) -> Picture:
         struct.error,
         Image.DecompressionBombError,
     ) as fault:
-        raise ValueError(f"picture {index} cannot be decoded: {fault}") from fault
+        raise ValueError(f"{name} cannot be decoded: {fault}") from fault
     if width != SIDE_PX:
         scale = SIDE_PX / min(width, height)
         rgb = cv2.resize(rgb, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_CUBIC)
     if rgb.shape != (SIDE_PX, SIDE_PX, 3):
-        raise ValueError(f"expected a square aligned face as picture {index}, got {width}x{height}")
+        raise ValueError(f"expected a square aligned face as {name}, got {width}x{height}")
     return rgb
 
 
@@ -150,19 +170,22 @@ def _decode(encoded: bytes, index: int) -> Picture:
 class _Latin1:
     """Bytes as Python 3 writes them in protocols 0 to 2: as text.
 
-    Turned into bytes when they are used, so that a file which names one text a million times costs no memory.
+    Turned into bytes when they are first used, and once, so that a file which names one text a million times costs
+    the memory of one.
     """
 
     def __init__(self, text: object, codec: object) -> None:
         if not isinstance(text, str) or codec != "latin1":
             raise ValueError("expected latin1 text, got something else")
-        self.text = text
+        self.content: str | bytes = text
 
     def octets(self) -> bytes:
-        return self.text.encode("latin1")
+        if isinstance(self.content, str):
+            self.content = self.content.encode("latin1")
+        return self.content
 
     def __len__(self) -> int:
-        return len(self.text)
+        return len(self.content)
 
 
 class _Array:

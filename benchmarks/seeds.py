@@ -7,38 +7,22 @@ counted here. Letters: k seeds, f folds, p protocols.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 from scipy.stats import t as student_t
 
+from benchmarks.verdicts import Estimate, said
+
 LEVEL = 0.975  # of the one tail that a 95 % interval leaves out on either side
 COVERS = (
-    "trainings with other seeds on these same pictures, and other pairs of the same protocols; "
+    "trainings with other seeds on these same pictures, and other pairs of the same protocols (of other people, where "
+    "folds share nobody); "
     "not another draw of the dataset or of the control"
 )
 MEANED = ("accuracy", "tar", "far", "auc", "eer", "mean_norm")
-KEPT = ("protocol", "pairs", "impostor_pairs", "far_target", "far_step", "resolvable")
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean and the ends of its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def tells(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
-
-    @property
-    def interval(self) -> list[float]:
-        return [self.low, self.high]
+KEPT = ("protocol", "pairs", "impostor_pairs", "coverage", "far_target", "far_step", "resolvable", "far_rule", "people")
 
 
 def over_seeds_and_pairs(tables: Sequence[Float64[np.ndarray, "k _f"]]) -> Estimate:
@@ -91,7 +75,21 @@ def mean_score(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "folds": folds.mean(axis=0).tolist(),
         "interval95": over_seeds_and_pairs([folds]).interval,
         "interval95_by": f"Student's t over {len(folds)} seeds and {folds.shape[1]} folds",
+        **({"tar_at_far": _mean_points([each["tar_at_far"] for each in scores])} if "tar_at_far" in first else {}),
     }
+
+
+def _mean_points(points: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """TAR and FAR reached at each target, meaned over the seeds; where there is no figure, the reason."""
+    return [
+        dict(of_target[0])
+        if of_target[0]["tar"] is None
+        else {
+            "far_target": of_target[0]["far_target"],
+            **{name: float(np.mean([each[name] for each in of_target])) for name in ("tar", "far", "false_accepts")},
+        }
+        for of_target in zip(*points, strict=True)
+    ]
 
 
 def mean_over_protocols(scores: Sequence[Mapping[str, Mapping[str, Any]]]) -> Estimate:
@@ -104,7 +102,9 @@ def mean_over_protocols(scores: Sequence[Mapping[str, Mapping[str, Any]]]) -> Es
 
 
 def paired_verdict(
-    ours: Sequence[Mapping[str, Mapping[str, Any]]], theirs: Sequence[Mapping[str, Mapping[str, Any]]]
+    ours: Sequence[Mapping[str, Mapping[str, Any]]],
+    theirs: Sequence[Mapping[str, Mapping[str, Any]]],
+    names: tuple[str, str] = ("dataset", "control"),
 ) -> dict[str, Any]:
     """What several trainings on the dataset and on its control say of the gap: `verdict` in a run's `scores.json`.
 
@@ -114,6 +114,7 @@ def paired_verdict(
     Args:
         ours: Per seed, scores by protocol.
         theirs: Those of the control, of the same seeds in the same order, on the same protocols.
+        names: What the two are called in words.
     Returns:
         Gaps are accuracy less the control's accuracy, as shares of 1.
     Raises:
@@ -129,19 +130,9 @@ def paired_verdict(
         "seeds": len(ours),
         **_told(whole, list(gaps.values())),
         "protocols": {name: _told(over_seeds_and_pairs([table]), [table]) for name, table in gaps.items()},
-        "said": said(whole),
+        "said": said(whole, *names),
         "covers": COVERS,
     }
-
-
-def said(gap: Estimate) -> str:
-    """A gap, as a share of 1, in words and points."""
-    points, low, high = (100 * value for value in (gap.mean, gap.low, gap.high))
-    if not gap.tells:
-        return f"dataset not distinguishable from control: gap of {points:+.2f} points [{low:+.2f}, {high:+.2f}]"
-    if points > 0:
-        return f"dataset above control by {points:.2f} points [{low:.2f}, {high:.2f}]"
-    return f"dataset below control by {-points:.2f} points [{-high:.2f}, {-low:.2f}]"
 
 
 def _told(gap: Estimate, tables: Sequence[Float64[np.ndarray, "k _f"]]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ Letters: p pairs, f folds, t thresholds, d embedding dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +76,11 @@ def fold_of_pairs(pairs: int, folds: int) -> Int64[np.ndarray, " p"]:
 
 
 def verify(
-    squared_distance: Float64[np.ndarray, " p"], same: Bool[np.ndarray, " p"], folds: int = 10, far_target: float = 1e-3
+    squared_distance: Float64[np.ndarray, " p"],
+    same: Bool[np.ndarray, " p"],
+    folds: int = 10,
+    far_target: float = 1e-3,
+    fold: Int64[np.ndarray, " p"] | None = None,
 ) -> Verification:
     """Verification after insightface; equal to its recorded outputs to 1e-12.
 
@@ -86,13 +89,15 @@ def verify(
         same: Whether the pair is of one person.
         folds: At least 2.
         far_target: False accept rate at which the true accept rate is given, in (0, 1).
+        fold: Of each pair, in [0, folds); None: contiguous blocks in file order. Given where pairs are missing from a
+            file, so that those that are left stay in their folds.
     Raises:
         ValueError: If a fold has no genuine or no impostor pair (named), if `folds` or `far_target` is out of range, or
             if a distance is not finite.
     References:
         LFW (Huang et al., 2007); insightface `recognition/arcface_torch/eval/verification.py`.
     """
-    fold = _checked_folds(squared_distance, same, folds)
+    fold = checked_folds(squared_distance, same, folds, fold)
     if not 0 < far_target < 1:
         raise ValueError(f"expected 0 < far_target < 1, got {far_target}")
     genuine = np.bincount(fold[same], minlength=folds)
@@ -136,7 +141,7 @@ def auc(score: Float[np.ndarray, " p"], same: Bool[np.ndarray, " p"]) -> float:
         ValueError: If there is no genuine or no impostor pair.
     """
     genuine, impostor = np.sort(score[same]), np.sort(score[~same])
-    _refuse_one_kind(genuine, impostor)
+    refuse_one_kind(genuine, impostor)
     below = np.searchsorted(impostor, genuine, "left") + np.searchsorted(
         impostor, genuine, "right"
     )  # twice: ties count half
@@ -152,7 +157,7 @@ def eer(score: Float[np.ndarray, " p"], same: Bool[np.ndarray, " p"]) -> float:
         ValueError: If there is no genuine or no impostor pair.
     """
     genuine, impostor = np.sort(score[same]), np.sort(score[~same])
-    _refuse_one_kind(genuine, impostor)
+    refuse_one_kind(genuine, impostor)
     accept_from = np.append(np.unique(score), np.inf)
     fmr = 1 - np.searchsorted(impostor, accept_from) / len(impostor)  # 1 at the lowest score, 0 at infinity
     fnmr = np.searchsorted(genuine, accept_from) / len(genuine)  # 0 there, 1 at infinity
@@ -162,44 +167,6 @@ def eer(score: Float[np.ndarray, " p"], same: Bool[np.ndarray, " p"]) -> float:
     gap_before, gap_after = fmr[after - 1] - fnmr[after - 1], fnmr[after] - fmr[after]
     weight = gap_before / (gap_before + gap_after)
     return float(fmr[after - 1] + weight * (fmr[after] - fmr[after - 1]))
-
-
-def pair_bootstrap_interval95(
-    squared_distance: Float64[np.ndarray, " p"],
-    same: Bool[np.ndarray, " p"],
-    folds: int = 10,
-    draws: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """95 % interval of the mean fold accuracy: pairs drawn anew within every fold and kind, thresholds chosen again.
-
-    Pairs are drawn as if independent. Where people recur in many pairs the truth is wider; a set on disk does not say
-    who is in it.
-
-    Args:
-        draws: Of the bootstrap.
-        seed: Of its random generator.
-    Returns:
-        The 2.5 and 97.5 percentiles of the mean accuracy over the draws.
-    """
-    fold = _checked_folds(squared_distance, same, folds)
-    rng = np.random.default_rng(seed)
-    bins = _first_accepting(squared_distance, ACCURACY_THRESHOLDS)
-    width = len(ACCURACY_THRESHOLDS) + 1
-    true_accepts = np.empty((draws, folds, width - 1), np.int64)
-    false_accepts = np.empty_like(true_accepts)
-    for accepts, kind in ((true_accepts, same), (false_accepts, ~same)):
-        for f in range(folds):
-            counts = np.bincount(bins[kind & (fold == f)], minlength=width)
-            drawn = rng.multinomial(counts.sum(), counts / counts.sum(), size=draws)
-            accepts[:, f] = drawn.cumsum(axis=1)[:, :-1]
-    margin = true_accepts - false_accepts  # = correct pairs - impostor pairs
-    best = _best_on_the_others(margin)
-    reached = np.take_along_axis(margin, best[..., None], axis=-1)[..., 0]
-    impostor = np.bincount(fold[~same], minlength=folds)
-    accuracy = ((reached + impostor) / np.bincount(fold, minlength=folds)).mean(axis=-1)
-    low, high = np.percentile(accuracy, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def paired_fold_gap(ours: Float64[np.ndarray, " f"], theirs: Float64[np.ndarray, " f"]) -> tuple[float, float, float]:
@@ -219,51 +186,23 @@ def paired_fold_gap(ours: Float64[np.ndarray, " f"], theirs: Float64[np.ndarray,
     return float(gap.mean()), float(gap.mean()) - half, float(gap.mean()) + half
 
 
-def scores(
-    embeddings: Float[np.ndarray, "n d"], same: Bool[np.ndarray, " p"], folds: int = 10, far_target: float = 1e-3
-) -> Mapping[str, object]:
-    """All scores of one model on one set, as they stand in a run's `scores.json`.
+def checked_folds(
+    squared_distance: Float64[np.ndarray, " p"],
+    same: Bool[np.ndarray, " p"],
+    folds: int,
+    fold: Int64[np.ndarray, " p"] | None = None,
+) -> Int64[np.ndarray, " p"]:
+    """Fold of each pair: those given, or contiguous blocks.
 
-    Args:
-        embeddings: Unit norm, n = 2p; rows 2i and 2i+1 are pair i.
-        same: Whether pair i shows one person.
     Raises:
-        ValueError: As `verify`; and if the embeddings are not unit vectors, two for each pair.
+        ValueError: If there are fewer than 2 folds or more than pairs, a distance is not finite, or a fold lacks a kind
+            of pair.
     """
-    if len(embeddings) != 2 * len(same):
-        raise ValueError(f"expected two embeddings for each of {len(same)} pairs, got {len(embeddings)}")
-    norms = np.linalg.norm(embeddings, axis=1)
-    if not np.allclose(norms, 1, atol=1e-3):
-        raise ValueError(f"expected unit embeddings, got norms from {norms.min()} to {norms.max()}")
-    distance = squared_distances(embeddings)
-    result = verify(distance, same, folds, far_target)
-    return {
-        "protocol": PROTOCOL,
-        "pairs": len(same),
-        "impostor_pairs": int((~same).sum()),
-        "accuracy": float(result.accuracy.mean()),
-        "accuracy_std": float(result.accuracy.std()),
-        "folds": result.accuracy.tolist(),
-        "thresholds": ACCURACY_THRESHOLDS[result.threshold_index].tolist(),
-        "interval95": list(pair_bootstrap_interval95(distance, same, folds)),
-        "interval95_by": "pair bootstrap within folds, 1000 draws, seed 0",
-        "tar": result.tar,
-        "tar_std": result.tar_std,
-        "far_target": far_target,
-        "far": result.far,
-        "far_step": result.far_step,
-        "resolvable": far_target >= result.far_step,
-        "auc": auc(-distance, same),
-        "eer": eer(-distance, same),
-    }
-
-
-def _checked_folds(squared_distance: np.ndarray, same: np.ndarray, folds: int) -> Int64[np.ndarray, " p"]:
     if not 2 <= folds <= len(same):
         raise ValueError(f"expected 2 to {len(same)} folds for {len(same)} pairs, got {folds}")
     if not np.isfinite(squared_distance).all():
         raise ValueError(f"expected finite distances, got {squared_distance[~np.isfinite(squared_distance)][0]}")
-    fold = fold_of_pairs(len(same), folds)
+    fold = fold_of_pairs(len(same), folds) if fold is None else fold
     for kind, members in (("genuine", same), ("impostor", ~same)):
         lacking = np.flatnonzero(np.bincount(fold[members], minlength=folds) == 0)
         if len(lacking):
@@ -274,7 +213,7 @@ def _checked_folds(squared_distance: np.ndarray, same: np.ndarray, folds: int) -
     return fold
 
 
-def _first_accepting(distance: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+def first_accepting(distance: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Index of the first threshold that accepts each distance, that is, lies strictly above it."""
     return np.searchsorted(thresholds, distance, side="right")
 
@@ -282,7 +221,7 @@ def _first_accepting(distance: np.ndarray, thresholds: np.ndarray) -> np.ndarray
 def _accepts(distance: np.ndarray, fold: np.ndarray, thresholds: np.ndarray, folds: int) -> np.ndarray:
     """How many distances of each fold lie strictly below each threshold, (f, t)."""
     histogram = np.zeros((folds, len(thresholds) + 1), np.int64)
-    np.add.at(histogram, (fold, _first_accepting(distance, thresholds)), 1)
+    np.add.at(histogram, (fold, first_accepting(distance, thresholds)), 1)
     return histogram.cumsum(axis=1)[:, :-1]
 
 
@@ -291,6 +230,6 @@ def _best_on_the_others(correct: np.ndarray) -> np.ndarray:
     return (correct.sum(axis=-2, keepdims=True) - correct).argmax(axis=-1)
 
 
-def _refuse_one_kind(genuine: np.ndarray, impostor: np.ndarray) -> None:
+def refuse_one_kind(genuine: np.ndarray, impostor: np.ndarray) -> None:
     if not len(genuine) or not len(impostor):
         raise ValueError(f"expected genuine and impostor pairs, got {len(genuine)} and {len(impostor)}")

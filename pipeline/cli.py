@@ -1,4 +1,4 @@
-"""The command line: `facemint run`, `check`, `evaluate`, `compare`, `export`, `bin build`, `weights`, `train` ..."""
+"""The command line: `facemint run`, `check`, `evaluate`, `compare`, `export`, `bin build`, `verify`, `train` and the rest."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import yaml
 from pipeline.progress import CONSOLE, say
 from pipeline.rundir import RunDir
 from pipeline.runners import GaveUpError, StallError, StationError
+from pipeline.verification.words import verify
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 FREE_WORDS = {"ignore_unknown_options": True}
@@ -116,7 +117,7 @@ def compare(
         if page is not None and swept is not None:
             write_over(page, scores, swept)
     except (ValueError, OSError) as error:
-        _complain(_one_line(error))
+        complain(one_line(error))
         raise typer.Exit(WRONG) from None
     if markdown:
         say(table.markdown())
@@ -174,6 +175,9 @@ def build(
 
     with _said_in_a_line(debug):
         build_bin(source, out, Wanted(pairs, folds, seed, pairs_file, unaligned_ok))
+
+
+app.command(short_help="Scores a model on verification sets.")(verify)
 
 
 @app.command(short_help="Trains the bundled models.")
@@ -324,9 +328,9 @@ def _ending(error: BaseException, debug: bool) -> int:
         return INTERRUPTED
     if isinstance(error, ConfigError):
         for problem in error.problems:
-            _complain(problem)
+            complain(problem)
         return WRONG
-    _complain(_one_line(error))
+    complain(one_line(error))
     return WRONG if isinstance(error, HydraException | OmegaConfBaseException) else FAILED
 
 
@@ -339,11 +343,11 @@ def _said_in_a_line(debug: bool) -> Iterator[None]:
         raise typer.Exit(_ending(error, debug)) from None
 
 
-def _complain(line: str) -> None:
+def complain(line: str) -> None:
     print(f"facemint: {line}", file=sys.stderr)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """The error's words on one line, without what Hydra and OmegaConf add about themselves."""
     told = str(error).split("\nConfig search path:")[0].splitlines()
     kept = [line for line in told if not line.strip().startswith(("full_key:", "object_type="))]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.bins import write_bin
+from benchmarks.people import people_path, write_people
 from generation.world import SPACE, attribute_table, render
 from generation.world.scenes import PROTOCOLS, PairPlan, protocol_pairs
 from pipeline.progress import Watch, say
@@ -67,9 +68,13 @@ class WorldProtocols:
         self.names, self.pairs, self.folds, self.seed, self.space = list(names), pairs, folds, seed, space
 
     def prepare(self, folder: Path, runner: Runner) -> None:
-        """Writes `<name>.bin` for every protocol that `folder` lacks, or has of other arguments."""
+        """Writes `<name>.bin`, and beside it who is on it, for every protocol that `folder` lacks, or has of other
+        arguments."""
         folder.mkdir(parents=True, exist_ok=True)
         missing = [name for name in self.names if not self._written(folder, name)]
+        for name in self.names:  # of a run that was begun before people were written down
+            if name not in missing and not people_path(folder / f"{name}.bin").exists():
+                write_people(folder / f"{name}.bin", self._plan(name).person.tolist())
         if not missing:
             return
         plans = [self._plan(name) for name in missing]
@@ -82,6 +87,7 @@ class WorldProtocols:
         for name, plan in zip(missing, plans, strict=True):
             jpegs = [jpeg for chunk in itertools.islice(rest, _chunk_count(plan)) for jpeg in chunk]
             write_bin(folder / f"{name}.bin", jpegs, plan.same)
+            write_people(folder / f"{name}.bin", plan.person.tolist())
             write_text(folder / f"{name}.txt", self._recipe(name))
 
     def _plan(self, name: str) -> PairPlan:
@@ -112,9 +118,9 @@ class Files:
             raise ValueError(f"folder: expected verification sets named *.bin, got none in {folder}")
 
     def prepare(self, folder: Path, runner: Runner) -> None:
-        """Links every file that `folder` lacks."""
+        """Links every file that `folder` lacks, with its people where they are known."""
         folder.mkdir(parents=True, exist_ok=True)
-        for file in self.files:
+        for file in [*self.files, *(people_path(file) for file in self.files if people_path(file).exists())]:
             if not (folder / file.name).exists():
                 os.symlink(file, folder / file.name)
                 say(f"verify: {file.name} is {file}")

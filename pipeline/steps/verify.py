@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def verify(
         expect(path, "train")
     protocols().prepare(run.protocols, runner)
     inputs = digest(
-        *map(sha256_of, (*models, *sorted(run.protocols.glob("*.bin")))),
+        *map(sha256_of, (*models, *sorted([*run.protocols.glob("*.bin"), *run.protocols.glob("*.people.json")]))),
         shards_digest(run),
         witness_made_from,
         str(witness_images),
@@ -72,7 +72,7 @@ def _scores_of(run: RunDir, sets: Sequence[Any], recognisers: int) -> dict[str, 
     from benchmarks.seeds import mean_score
 
     told = [json.loads((run.model(number) / FINISHED).read_text()) for number in range(recognisers)]
-    with Watch(f"verify {run.root.name}", recognisers * sum(len(each.images) for each in sets), "pictures") as watch:
+    with Watch(f"verify {run.root.name}", recognisers * sum(2 * len(each.same) for each in sets), "pictures") as watch:
         scores = [_scored(run.model(number), sets, watch) for number in range(recognisers)]
     return {
         "protocols": {each.name: mean_score([by_name[each.name] for by_name in scores]) for each in sets},
@@ -83,12 +83,12 @@ def _scores_of(run: RunDir, sets: Sequence[Any], recognisers: int) -> dict[str, 
 
 def _scored(model: Path, sets: Sequence[Any], watch: Watch) -> dict[str, Any]:
     """What the recogniser in a folder scores on every protocol."""
-    from benchmarks.protocols import score
+    from benchmarks.models import Settings, load_model
+    from benchmarks.protocols import entry, measure
 
-    network, scores = _network(model / "recogniser.onnx"), {}
+    network, scores = load_model(model / "recogniser.onnx", Settings(device="cpu")), {}
     for each in sets:
-        scores[each.name] = score(each, network)
-        watch.advance(len(each.images))
+        scores[each.name] = entry(measure(each, network, watch=watch.advance))
     return scores
 
 
@@ -96,21 +96,8 @@ def _verdict(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, An
     """The gap between dataset and control, paired by seed."""
     from benchmarks.seeds import paired_verdict
 
-    return paired_verdict(*([each["protocols"] for each in side["seeds"]] for side in (ours, theirs)))
-
-
-def _network(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """The exported recogniser as protocols want it: RGB crops, uint8 (b, 112, 112, 3), to raw embeddings (b, d)."""
-    from onnxruntime import InferenceSession
-
-    session = InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-    def embed(crops: np.ndarray) -> np.ndarray:
-        x = (crops.transpose(0, 3, 1, 2).astype(np.float32) - 127.5) / 127.5
-        parts = [session.run(None, {"input.1": x[start : start + 64]})[0] for start in range(0, len(x), 64)]
-        return np.concatenate(parts)
-
-    return embed
+    on_dataset, on_control = ([each["protocols"] for each in side["seeds"]] for side in (ours, theirs))
+    return paired_verdict(on_dataset, on_control)
 
 
 def _witnessed(run: RunDir, witness: Lazy, most: int) -> dict[str, Any]:

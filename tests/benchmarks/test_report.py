@@ -146,7 +146,7 @@ def test_several_seeds_are_told_with_their_verdict_and_one_by_one(run):
     said = json.loads((run / "scores.json").read_text())
     text = Elements(page_of(run)).text
     verdict = said["verdict"]
-    assert verdict["said"].startswith("dataset below control by ")
+    assert verdict["said"].startswith("control better than dataset by ")
     assert f"the mean of 3 trainings; {verdict['said']}." in text
     assert f"Paired over 3 seeds: {verdict['said']} . The interval (95 %) covers trainings with other seeds" in text
     low, high = verdict["protocols"]["wild"]["interval95"]

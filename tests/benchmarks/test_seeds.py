@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import t, ttest_1samp, ttest_rel
 
-from benchmarks.seeds import Estimate, mean_score, over_seeds_and_pairs, paired_verdict, said
+from benchmarks.seeds import mean_score, over_seeds_and_pairs, paired_verdict
+from benchmarks.verdicts import Estimate, said
 
 
 def entry(folds):
@@ -95,7 +96,7 @@ def test_a_verdict_is_the_mean_gap_seed_by_seed_in_points_and_words():
     low, high = (100 * end for end in verdict["interval95"])
     assert high < 0  # three points are many for so even seeds
     assert verdict["said"] == (
-        f"dataset below control by {-100 * np.mean(tables):.2f} points [{-high:.2f}, {-low:.2f}]"
+        f"control better than dataset by {-100 * np.mean(tables):.2f} points [{-high:.2f}, {-low:.2f}]"
     )
     assert "not another draw of the dataset" in verdict["covers"]
 
@@ -103,17 +104,17 @@ def test_a_verdict_is_the_mean_gap_seed_by_seed_in_points_and_words():
 @pytest.mark.parametrize(
     ("gap", "words"),
     [
-        (Estimate(-0.012, -0.021, -0.003), "dataset below control by 1.20 points [0.30, 2.10]"),
-        (Estimate(0.012, 0.003, 0.021), "dataset above control by 1.20 points [0.30, 2.10]"),
+        (Estimate(-0.012, -0.021, -0.003), "control better than dataset by 1.20 points [0.30, 2.10]"),
+        (Estimate(0.012, 0.003, 0.021), "dataset better than control by 1.20 points [0.30, 2.10]"),
         (
             Estimate(-0.001, -0.01, 0.008),
-            "dataset not distinguishable from control: gap of -0.10 points [-1.00, +0.80]",
+            "dataset and control not distinguishable: gap of -0.10 points [-1.00, +0.80]",
         ),
-        (Estimate(0.0, 0.0, 0.0), "dataset not distinguishable from control: gap of +0.00 points [+0.00, +0.00]"),
+        (Estimate(0.0, 0.0, 0.0), "dataset and control not distinguishable: gap of +0.00 points [+0.00, +0.00]"),
     ],
 )
 def test_a_gap_is_said_with_its_side_only_where_the_interval_leaves_out_zero(gap, words):
-    assert said(gap) == words
+    assert said(gap, "dataset", "control") == words
 
 
 def test_one_seed_is_its_own_mean_and_several_are_the_mean_of_each_rate_and_fold():

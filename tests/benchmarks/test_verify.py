@@ -17,9 +17,7 @@ from benchmarks.verify import (
     eer,
     fold_of_pairs,
     fuse_flips,
-    pair_bootstrap_interval95,
     paired_fold_gap,
-    scores,
     squared_distances,
     verify,
 )
@@ -53,8 +51,8 @@ def test_flips_are_summed_raw_and_then_normalised_as_recorded():
     z = np.load(GOLDEN / "flip_fusion.npz")
     fused = fuse_flips(z["raw_original"], z["raw_flipped"])
     np.testing.assert_allclose(fused, z["fused"], rtol=0, atol=1e-12)
-    ours = scores(fused, z["issame"], int(z["nrof_folds"]))
-    np.testing.assert_allclose(ours["folds"], z["accuracy"], rtol=0, atol=1e-12)
+    ours = verify(squared_distances(fused), z["issame"], int(z["nrof_folds"]))
+    np.testing.assert_allclose(ours.accuracy, z["accuracy"], rtol=0, atol=1e-12)
 
 
 def test_embeddings_that_cancel_their_flip_are_refused():
@@ -94,18 +92,18 @@ def test_distances_that_are_not_finite_are_refused():
         verify(squared, same, folds=2)
 
 
-def test_a_false_accept_rate_below_one_impostor_pair_is_called_unresolvable():
-    vectors = np.random.default_rng(0).normal(size=(400, 8))
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    same = np.arange(200) % 2 == 0
-    coarse, fine = scores(unit, same, far_target=1e-3), scores(unit, same, far_target=0.05)
-    assert (coarse["resolvable"], fine["resolvable"]) == (False, True)
-    assert coarse["far_step"] == 1 / 90  # 100 impostor pairs, a tenth of them held out
+def test_one_impostor_pair_of_the_other_folds_is_the_smallest_step_of_the_rate():
+    assert verify(*pairs(0, 200)).far_step == 1 / 90  # 100 impostor pairs, a tenth of them held out
 
 
-def test_scores_refuse_raw_embeddings():
-    with pytest.raises(ValueError, match="expected unit embeddings"):
-        scores(np.full((40, 4), 3.0), np.arange(20) % 2 == 0)
+def test_pairs_stay_in_the_folds_that_are_given():
+    squared, same = pairs(3, 400)
+    fold = fold_of_pairs(400, 10)
+    kept = np.random.default_rng(0).random(400) < 0.8
+    ours = verify(squared[kept], same[kept], fold=fold[kept])
+    for f, (accuracy, index) in enumerate(zip(ours.accuracy, ours.threshold_index, strict=True)):
+        there = kept & (fold == f)
+        assert accuracy == ((squared[there] < ACCURACY_THRESHOLDS[index]) == same[there]).mean()
 
 
 @given(
@@ -132,31 +130,6 @@ def test_perfect_and_inverted_scores_have_the_equal_error_rates_zero_and_one():
 def test_one_kind_of_pair_has_no_curve():
     with pytest.raises(ValueError, match="got 2 and 0"):
         auc(np.array([1.0, 2.0]), np.array([True, True]))
-
-
-def test_the_interval_holds_the_accuracy_and_narrows_as_the_root_of_the_pairs():
-    widths = []
-    for count in (400, 6400):
-        squared, same = pairs(1, count)
-        low, high = pair_bootstrap_interval95(squared, same)
-        accuracy = verify(squared, same).accuracy.mean()
-        assert low <= accuracy <= high
-        widths.append(high - low)
-    assert widths[0] / widths[1] == pytest.approx(4, rel=0.3)
-
-
-def test_the_interval_is_as_wide_as_the_scores_of_sets_drawn_anew():
-    """Coverage, checked against the thing itself: the spread of the accuracy over fresh sets of pairs."""
-    accuracies = [verify(*pairs(seed, 1000)).accuracy.mean() for seed in range(200)]
-    truth = np.subtract(*np.percentile(accuracies, [97.5, 2.5]))
-    widths = [np.subtract(*pair_bootstrap_interval95(*pairs(seed, 1000), draws=300)[::-1]) for seed in range(10)]
-    assert np.mean(widths) == pytest.approx(truth, rel=0.25)
-
-
-def test_the_interval_repeats_for_a_seed_and_moves_with_it():
-    squared, same = pairs(2, 400)
-    assert pair_bootstrap_interval95(squared, same) == pair_bootstrap_interval95(squared, same)
-    assert pair_bootstrap_interval95(squared, same) != pair_bootstrap_interval95(squared, same, seed=1)
 
 
 def test_the_gap_between_two_models_is_the_paired_t_interval_of_their_folds():

@@ -88,7 +88,7 @@ def test_seeds_are_scored_together_and_one_by_one_with_a_verdict(
     assert ours["protocols"]["wild"]["accuracy"] == pytest.approx(np.mean(one_by_one))
     assert steps.mean_accuracy(run) == pytest.approx(np.mean(one_by_one))
     assert scores["verdict"]["by_seed"] == [0.0, 0.0]  # the control is the dataset itself
-    assert "dataset not distinguishable from control: gap of +0.00 points [+0.00, +0.00], 2 seeds" in (
+    assert "dataset and control not distinguishable: gap of +0.00 points [+0.00, +0.00], 2 seeds" in (
         capsys.readouterr().out
     )
     steps.verify(run, protocols, witness, "a witness", 100, 1, Local(), anew=False)
