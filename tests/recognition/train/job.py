@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from torch import nn
 
 from recognition.augment import Compose
 from recognition.margins import AdaFace
-from recognition.train import Pictures, Recipe, networks, processes, state, train
+from recognition.train import Pictures, Progress, Recipe, networks, processes, train
 from tests.recognition.train.conftest import RECIPE, faces
 
 
@@ -59,32 +60,20 @@ def run(folder: Path, name: str, **watched: object) -> dict[str, object]:
     return {"losses": list(trained.losses), "weights_sha256": trained.weights_sha256, "ranks": processes.ranks()}
 
 
-class KilledAt:
-    """Ends this process without a word at a step, or while a checkpoint is being written."""
+def killed_at(epoch: int, step: int) -> Callable[[Progress], None]:
+    """Ends this process without a word after a step."""
 
-    def __init__(self, moment: str) -> None:
-        if moment == "writing":
-            save = torch.save
-
-            def half(saved: object, file: object) -> None:
-                save({"half": 1}, file)
-                if os.path.exists(str(file.name).replace(".part", ".pt")):  # the second one
-                    os.kill(os.getpid(), signal.SIGKILL)
-                file.seek(0)
-                save(saved, file)
-
-            state.torch.save = half
-        self.step = int(moment) if moment.isdigit() else None
-
-    def __call__(self, at: object) -> None:
-        if self.step is not None and (at.epoch, at.step) == (2, self.step):
+    def kill(at: Progress) -> None:
+        if (at.epoch, at.step) == (epoch, step):
             os.kill(os.getpid(), signal.SIGKILL)
+
+    return kill
 
 
 if __name__ == "__main__":
     where = Path(sys.argv[1])
-    if sys.argv[2].startswith("killed="):
-        run(where, sys.argv[3], on_progress=KilledAt(sys.argv[2].removeprefix("killed=")), checkpoint_steps=1)
+    if sys.argv[2] == "killed":
+        run(where, sys.argv[3], on_progress=killed_at(2, 2), checkpoint_steps=1)
     with processes.joined("cpu"):
         for job in sys.argv[2:]:
             told = run(where, job)
