@@ -220,8 +220,8 @@ def _session(path: Path, settings: Settings) -> tuple[Any, tuple[type[Exception]
         raise ValueError(f"device: expected onnxruntime with {cuda}, got {onnxruntime.get_available_providers()}")
     wanted = [cuda, "CPUExecutionProvider"] if there and settings.device != "cpu" else ["CPUExecutionProvider"]
     try:
-        session = onnxruntime.InferenceSession(str(path), sess_options=options, providers=wanted)
-    except faults as fault:
+        session = onnxruntime.InferenceSession(str(path), sess_options=options, providers=wanted, enable_fallback=0)
+    except (*faults, ValueError) as fault:  # ValueError: a name that is not text
         raise ValueError(f"{path}: expected a whole ONNX file: {_first_line(fault)}") from fault
     if settings.device == "cuda" and session.get_providers()[0] != cuda:
         raise ValueError(f"device: expected {cuda}, got {session.get_providers()[0]}: onnxruntime fell back")
