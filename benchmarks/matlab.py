@@ -101,7 +101,7 @@ def _matrix(content: bytes, order: str, inside: bool = False) -> tuple[str, Vari
         return name, [_text(*rest[0], order) if rest else ""]
     if len(rest) == 1 and rest[0][0] in _NUMBERS:
         kind, numbers = rest[0]
-        return name, np.frombuffer(numbers, np.dtype(_NUMBERS[kind]).newbyteorder(order))
+        return name, np.frombuffer(numbers, np.dtype(order + _NUMBERS[kind]))
     return name, None
 
 
