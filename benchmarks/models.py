@@ -209,7 +209,8 @@ def _session(path: Path, settings: Settings) -> tuple[Any, tuple[type[Exception]
 
     kinds = (getattr(native, name) for name in dir(native))
     native_faults = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception)]
-    faults: tuple[type[Exception], ...] = (*native_faults, RuntimeError)
+    # ValueError: a name in the file that is not text
+    faults: tuple[type[Exception], ...] = (*native_faults, RuntimeError, ValueError)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if settings.threads:
@@ -220,7 +221,7 @@ def _session(path: Path, settings: Settings) -> tuple[Any, tuple[type[Exception]
         raise ValueError(f"device: expected onnxruntime with {cuda}, got {onnxruntime.get_available_providers()}")
     wanted = [cuda, "CPUExecutionProvider"] if there and settings.device != "cpu" else ["CPUExecutionProvider"]
     try:
-        session = onnxruntime.InferenceSession(str(path), sess_options=options, providers=wanted)
+        session = onnxruntime.InferenceSession(str(path), sess_options=options, providers=wanted, enable_fallback=0)
     except faults as fault:
         raise ValueError(f"{path}: expected a whole ONNX file: {_first_line(fault)}") from fault
     if settings.device == "cuda" and session.get_providers()[0] != cuda:

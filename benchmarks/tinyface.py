@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from benchmarks.identification import NOBODY, RANKS, closed_set
+from benchmarks.matlab import read_mat
 from benchmarks.pictures import Pictures
 from benchmarks.protocols import BATCH, Model, embed
 
@@ -98,18 +97,16 @@ def _listed(path: Path, folder: Path, kind: str) -> tuple[list[Path], Int64[np.n
     """Pictures of a list and their people."""
     if not path.is_file():
         raise ValueError(f"{path}: expected TinyFace's list, found none")
-    try:
-        said = loadmat(path, variable_names=[f"{kind}_set", f"{kind}_ids"], squeeze_me=True)
-        names, people = (np.atleast_1d(said[f"{kind}_{what}"]).reshape(-1) for what in ("set", "ids"))
-        numbers = people.astype(np.int64)
-    # what scipy is seen to raise on damaged files
-    except (MatReadError, ValueError, TypeError, KeyError, IndexError, OSError, NotImplementedError) as fault:
-        raise ValueError(f"{path}: expected {kind}_set and {kind}_ids in a MATLAB 5 file: {fault!r}") from fault
-    except (MemoryError, OverflowError, ZeroDivisionError, EOFError) as fault:
-        raise ValueError(f"{path}: expected a whole MATLAB 5 file: {fault!r}") from fault
-    if len(names) != len(numbers) or not len(names) or not all(isinstance(each, str) for each in names.tolist()):
-        raise ValueError(f"{path}: expected a name and a number of each picture, got {len(names)} and {len(numbers)}")
-    if any(Path(name).name != name for name in names) or (numbers < 0).any():
+    said = read_mat(path)
+    names, people = said.get(f"{kind}_set"), said.get(f"{kind}_ids")
+    if not isinstance(names, list) or not isinstance(people, np.ndarray):
+        raise ValueError(
+            f"{path}: expected names {kind}_set and numbers {kind}_ids, got {', '.join(said) or 'nothing'}"
+        )
+    if len(names) != len(people) or not names or not (np.isfinite(people) & (people == np.round(people))).all():
+        raise ValueError(f"{path}: expected a name and a number of each picture, got {len(names)} and {len(people)}")
+    numbers = people.astype(np.int64)
+    if any(Path(name).name != name or "\0" in name for name in names) or (numbers < 0).any():
         raise ValueError(f"{path}: expected names of files without folders, and people from 0")
     pictures = [folder / str(name) for name in names]
     missing = [each.name for each in pictures if not each.is_file()]

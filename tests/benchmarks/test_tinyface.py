@@ -7,9 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 
 from benchmarks.identification import NOBODY
+from benchmarks.matlab import read_mat
 from benchmarks.tinyface import read_tinyface, score_tinyface
 
 
@@ -73,10 +74,10 @@ def test_a_gallery_without_distractors_is_not_tinyface(folder):
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        ({"other": 1}, "expected probe_set and probe_ids"),
+        ({"other": 1}, "expected names probe_set and numbers probe_ids, got "),
         ({"probe_set": names(["1_1.png"]), "probe_ids": np.array([[1], [2]])}, "got 1 and 2"),
         ({"probe_set": names(["../x.png"]), "probe_ids": np.array([[1]])}, "names of files without folders"),
-        ({"probe_set": np.array([[1]]), "probe_ids": np.array([[1]])}, "expected a name and a number"),
+        ({"probe_set": np.array([[1]]), "probe_ids": np.array([[1]])}, "expected names probe_set"),
         ({"probe_set": names(["1_1.png"]), "probe_ids": np.array([[-4]])}, "people from 0"),
     ],
 )
@@ -84,6 +85,18 @@ def test_a_wrong_list_is_named(folder, content, fault):
     savemat(folder / "Testing_Set" / "probe_img_ID_pairs.mat", content)
     with pytest.raises(ValueError, match=rf"probe_img_ID_pairs\.mat: .*{fault}"):
         read_tinyface(folder)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_matlab_file_is_read_as_scipy_reads_it(tmp_path, compressed):
+    listed = [f"{i}_1.jpg" for i in range(70)] + ["x", "", "a name of more than a few letters.png"]
+    numbers = {"small": np.array([[7]]), "long": np.arange(300)[:, None], "real": np.array([[1.5, -2]])}
+    savemat(tmp_path / "a.mat", {"words": names(listed), "one": "word", **numbers}, do_compression=compressed)
+    ours, theirs = read_mat(tmp_path / "a.mat"), loadmat(tmp_path / "a.mat")
+    assert ours["words"] == [each[0].item() if each[0].size else "" for each in theirs["words"]] == listed
+    assert ours["one"] == ["word"]
+    for name in numbers:
+        np.testing.assert_array_equal(ours[name], theirs[name].reshape(-1, order="F"))
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
