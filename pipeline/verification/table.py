@@ -41,8 +41,15 @@ def lines(told: Mapping[str, Any]) -> Iterator[str]:
     if told["groups"]:
         rfw = told["groups"]["rfw"]
         yield f"rfw: {_percent(rfw['mean'])} +- {_percent(rfw['std'])} over groups, worst {rfw['worst']}"
+    by_seed = (
+        [name for name in told["seeds"][0]["protocols"] if name not in told["protocols"]] if "seeds" in told else []
+    )
+    if by_seed:
+        yield f"seed by seed, in the file alone: {', '.join(by_seed)}"
     if told["verdict"]:
         yield told["verdict"]["said"]
+    elif told["against"]:
+        yield "no verdict: it needs sets of pairs of pictures, and there are none"
 
 
 def _of_model(model: Mapping[str, Any]) -> str:
