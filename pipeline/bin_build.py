@@ -27,7 +27,8 @@ from rich.table import Table
 
 from benchmarks.bins import write_bin
 from benchmarks.draw import draw_pairs
-from benchmarks.pairs import read_pairs
+from benchmarks.pairs import interleaved, listed_folds, read_pairs
+from benchmarks.people import check_labels, numbered, people_path, write_people
 from generation.weights import FOLDER, bundled
 from pipeline.progress import CONSOLE, Watch, say
 from pipeline.steps.files import digest, read_json, sha256_of
@@ -130,7 +131,13 @@ def _drawn(pictures: LabelledSet, wanted: Wanted) -> _Pairs:
 def _listed(pictures: LabelledSet, wanted: Wanted) -> _Pairs:
     """The pairs of the list, in its order, which is that of the folds."""
     assert wanted.pairs_file is not None
+    folds = listed_folds(wanted.pairs_file) or wanted.folds
     pairs = read_pairs(wanted.pairs_file)
+    if not 2 <= folds <= len(pairs):
+        raise ValueError(f"{wanted.pairs_file}: expected 2 to {len(pairs)} folds, got {folds}")
+    pairs, mixed = interleaved(pairs, folds)
+    if mixed:
+        say(f"bin build: {wanted.pairs_file} has all pairs of one person first; each fold takes its part of both kinds")
     row_of = {str(Path(key).with_suffix(".jpg")): row for row, key in enumerate(pictures.keys)}  # a list says .jpg
     row_of |= {key: row for row, key in enumerate(pictures.keys)}
     names = [name for pair in pairs for name in (pair.first, pair.second)]
@@ -143,19 +150,10 @@ def _listed(pictures: LabelledSet, wanted: Wanted) -> _Pairs:
     rows = np.array([row_of[name] for name in names], np.int64).reshape(-1, 2)
     person = tuple(str(Path(name).parent) for name in names)
     same = np.array([pair.same for pair in pairs], bool)
-    folds = _folds_of(wanted.pairs_file) or wanted.folds
-    if not 2 <= folds <= len(pairs):
-        raise ValueError(f"{wanted.pairs_file}: expected 2 to {len(pairs)} folds, got {folds}")
+    check_labels(str(wanted.pairs_file), numbered(person).reshape(-1, 2), same)
     blocks = np.array_split(np.arange(len(pairs)), folds)
     people = tuple(tuple(sorted({person[2 * row + side] for row in block for side in (0, 1)})) for block in blocks)
     return _Pairs(rows[:, 0].copy(), rows[:, 1].copy(), same, people, person)
-
-
-def _folds_of(path: Path) -> int | None:
-    """How many folds a list in LFW's form says that it has, in its first line."""
-    with path.open(encoding="utf-8") as file:
-        words = file.readline(100).split()
-    return int(words[0]) if len(words) == 2 and all(word.isdecimal() for word in words) else None
 
 
 def _looked_at(
@@ -259,16 +257,12 @@ def _write(out: Path, jpegs: Sequence[bytes], chosen: _Pairs, said: dict[str, An
         unfinished = Path(folder) / out.name
         write_bin(unfinished, jpegs, chosen.same)
         said |= {"sha256": sha256_of(unfinished), "bytes": unfinished.stat().st_size}
-        people = {"format": "facemint-people-1", "bin_sha256": said["sha256"], "person": list(chosen.person)}
-        _write_json(out.with_suffix(".people.json"), people, None)
-        _write_json(out.with_suffix(".json"), said, 1)
+        write_people(unfinished, chosen.person)
+        os.replace(people_path(unfinished), people_path(out))
+        with whole_file(out.with_suffix(".json")) as file:
+            file.write((json.dumps(said, indent=1) + "\n").encode())
         os.replace(unfinished, out)
     sync(out.parent)
-
-
-def _write_json(path: Path, content: Mapping[str, Any], indent: int | None) -> None:
-    with whole_file(path) as file:
-        file.write((json.dumps(content, indent=indent) + "\n").encode())
 
 
 def _made_from(pictures: LabelledSet, wanted: Wanted, detector: str) -> str:

@@ -1,4 +1,4 @@
-"""The command line: `facemint run`, `check`, `evaluate`, `compare`, `export`, `bin build`, `verify`, `train` and the rest."""
+"""The command line, `facemint`: `run`, `check`, `train`, `verify`, `export`, `bin build`, `evaluate` and the rest."""
 
 from __future__ import annotations
 

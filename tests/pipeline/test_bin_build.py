@@ -130,6 +130,24 @@ def test_people_who_are_in_several_folds_of_a_list_are_counted(lfw, tmp_path, we
     assert build_bin(folder, tmp_path / "lfw.bin", Wanted(pairs_file=pairs), weights)["people_in_several_folds"] == 1
 
 
+def test_a_list_that_has_one_kind_first_is_dealt_out_to_the_folds(lfw, tmp_path, weights, capsys):
+    folder, pairs = lfw
+    listed = [("Abel/Abel_0001.jpg", "Abel/Abel_0002.jpg", 1), ("Cy/Cy_0002.jpg", "Cy/Cy_0001.jpg", 1)]
+    listed += [("Abel/Abel_0001.jpg", "Bea/Bea_0002.jpg", 0), ("Cy/Cy_0001.jpg", "Dee/Dee_0003.png", 0)]
+    pairs.write_text("".join(f"{first} {label}\n{second} {label}\n" for first, second, label in listed))
+    said = build_bin(folder, tmp_path / "calfw.bin", Wanted(pairs_file=pairs, folds=2), weights)
+    assert pickle.loads((tmp_path / "calfw.bin").read_bytes())[1] == [True, False, True, False]  # noqa: S301
+    assert (said["folds"], said["people_in_several_folds"]) == (2, 0)
+    assert "has all pairs of one person first" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_label_that_contradicts_the_folders_is_refused(lfw, tmp_path, weights):
+    folder, pairs = lfw
+    pairs.write_text("Abel/Abel_0001.jpg 1\nBea/Bea_0002.jpg 1\nCy/Cy_0001.jpg 0\nDee/Dee_0003.png 0\n")
+    with pytest.raises(ValueError, match="expected people that agree with the labels, got 1 pairs that do not"):
+        build_bin(folder, tmp_path / "calfw.bin", Wanted(pairs_file=pairs, folds=2), weights)
+
+
 def test_a_missing_picture_is_not_passed_over(lfw, tmp_path, weights):
     folder, pairs = lfw
     (folder / "Bea" / "Bea_0002.jpg").unlink()
