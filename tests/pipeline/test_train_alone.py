@@ -114,7 +114,8 @@ def test_two_workers_of_ray_train_do_what_one_process_with_two_micro_batches_doe
     one = facemint("train", *words, f"out={tmp_path / 'one'}", "trainer.accumulate=2")
     assert one.exit_code == 0, one.output
     assert told(tmp_path / "two")["processes"] == 2
-    np.testing.assert_allclose(told(tmp_path / "two")["losses"], told(tmp_path / "one")["losses"], atol=1e-3)
+    # BatchNorm over the 4 pictures of a micro-batch makes much of rounding; test_processes holds more closely.
+    np.testing.assert_allclose(told(tmp_path / "two")["losses"], told(tmp_path / "one")["losses"], rtol=1e-3)
     assert (tmp_path / "two" / "recogniser.onnx").exists()
 
 
