@@ -198,7 +198,7 @@ class Denoiser(nn.Module):
         `guidance`, of identity and of attributes, is for a model that was distilled to give guided predictions in one
         pass; None is a guidance of 1.
         """
-        features = self._features(attributes.float()).to(self.code.dtype)
+        features = self.features(attributes.float()).to(self.code.dtype)
         told = torch.einsum("baf,afw->baw", features, self.code) + self.place
         told = torch.where(asked[..., None], told, self.open)
         who = self.spread(context).unflatten(1, (self.shape.identity_tokens, self.shape.token_width))
@@ -213,7 +213,8 @@ class Denoiser(nn.Module):
         """What the model predicts (v or epsilon, as it was trained) of noisy latents."""
         return self.unet(latents, timesteps, condition.tokens, class_labels=condition.pooled).sample
 
-    def _features(self, attributes: Float[Tensor, "b a"]) -> Float[Tensor, "b a f"]:
+    def features(self, attributes: Float[Tensor, "b a"]) -> Float[Tensor, "b a f"]:
+        """What `code` makes tokens of: one of few for a choice; a quantity, and sines and cosines of it."""
         columns = [_feature(control, attributes[:, i]) for i, control in enumerate(self.shape.controls)]
         return torch.stack(columns, 1)
 

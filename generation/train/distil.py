@@ -96,7 +96,7 @@ def distil(
         network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     teacher.eval().requires_grad_(False)
     training = Averaged(recipe.stage, model, recipe, folder / CHECKPOINT)
-    bars, others, (rank, ranks) = alpha_bars(prediction).to(device), Others(data), rank_and_ranks()
+    bars, others, (rank, ranks) = alpha_bars(prediction).to(device), Others(data.labels, data.sources), rank_and_ranks()
 
     def losses_of(step: int) -> dict[str, Tensor]:
         batch = draw(data, others, recipe, teacher.shape, step, rank, ranks, device)

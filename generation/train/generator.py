@@ -126,7 +126,11 @@ def train_generator(
     if start is not None:
         model.load_state_dict(torch.load(start, weights_only=True, map_location="cpu")["average"])
     model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    bars, others, (rank, ranks) = alpha_bars(recipe.prediction).to(device), Others(data), rank_and_ranks()
+    bars, others, (rank, ranks) = (
+        alpha_bars(recipe.prediction).to(device),
+        Others(data.labels, data.sources),
+        rank_and_ranks(),
+    )
     seen_by = mirror if recipe.looks else None
 
     def losses_of(step: int) -> dict[str, Tensor]:

@@ -39,15 +39,13 @@ class Photographs:
 
 
 class Others:
-    """Picks another picture of a person as the source of its vector."""
+    """Picks another picture of a person as the source of its vector, of those that are usable as one."""
 
-    def __init__(self, data: Photographs) -> None:
-        usable = np.zeros(len(data.labels), bool)
-        usable[data.sources] = True
-        rows = np.flatnonzero(usable)
-        self._rows = rows[np.argsort(data.labels[rows], kind="stable")]  # person after person
-        self._labels = data.labels
-        self._place = np.full(len(data.labels), -1)
+    def __init__(self, labels: Int64[np.ndarray, " n"], sources: Int64[np.ndarray, " s"]) -> None:
+        rows = np.unique(sources)
+        self._rows = rows[np.argsort(labels[rows], kind="stable")]  # person after person
+        self._labels = labels
+        self._place = np.full(len(labels), -1)
         self._place[self._rows] = np.arange(len(self._rows))
 
     def of(self, rows: Int64[np.ndarray, " b"], chance: Float[np.ndarray, " b"]) -> Int64[np.ndarray, " b"]:

@@ -18,6 +18,7 @@ from torch import distributed as dist
 
 from generation.diffusion import Denoiser, DenoiserShape
 from generation.train.autoencoder import AutoencoderRecipe
+from generation.train.calibrate import CalibrationRecipe
 from generation.train.decoder import DecoderRecipe
 from generation.train.distil import DistilRecipe
 from generation.train.generator import CHECKPOINT, GeneratorRecipe
@@ -149,6 +150,9 @@ def _order(told: dict[str, Any]) -> GeneratorOrder:
         "denoiser": GeneratorRecipe(**told["denoiser"]),
         "student": student and DistilRecipe(**student),
         "decoder": DecoderRecipe(**told["decoder"]),
+        "calibration": CalibrationRecipe(
+            **told["calibration"] | {"attributes": tuple(told["calibration"]["attributes"])}
+        ),
     }
     return GeneratorOrder(**told | nested)
 

@@ -12,20 +12,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from generation import diffusion
 from generation.diffusion import Autoencoder, Control, DenoiserShape, FaceDiffusion
-from generation.regressor import Regressor
+from generation.pixels import as_input
+from generation.regressor import InUnits, Regressor
 from generation.train.autoencoder import CHECKPOINT as AUTOENCODER
 from generation.train.autoencoder import cache_latents, read_latents, train_autoencoder
+from generation.train.calibrate import Asked, calibrate
 from generation.train.decoder import train_decoder
 from generation.train.distil import distil
 from generation.train.generator import GeneratorRecipe, train_generator
 from generation.train.likeness import Beholder
 from generation.train.mirror import Mirror, Reader
-from generation.train.photographs import Photographs
+from generation.train.photographs import Others, Photographs
 from generation.train.regressor import CHECKPOINT as REGRESSOR
 from generation.train.regressor import Examples, train_regressor
 from generation.world import ATTRIBUTES, CONTROLS
@@ -37,7 +39,8 @@ from pipeline.weights.sheets import Sheets
 from pipeline.weights.workers import Say, pool, teller
 from recognition.backbones import IResNet
 from recognition.train import Recipe, load_trained
-from stages.embed.align import similarity, template
+from stages.embed.align import crop, similarity, template
+from stages.embed.detector import Detector
 from stages.sample.population import fit
 
 PEOPLE_STREAM = 7_005  # of SeedSequence: its people are no other model's, and no run's
@@ -45,6 +48,7 @@ FOLDER = "generator"  # of the work folder
 RENDERS, VECTORS, LATENTS = "renders", "vectors.npy", "latents.npz"
 READER = "reader"  # folder of the regressor that the denoiser learns from
 WEIGHTS, POPULATION = "generator.safetensors", "population.npz"
+MIN_FOUND = 0.5  # probability of a face
 TEACHER = "teacher.safetensors"  # before distillation and the decoder's second training
 SPACE = SPACES["embedder_a"]
 
@@ -116,7 +120,55 @@ def _make(work: Path, recipe: WeightsRecipe, device: str) -> None:
         say,
         device,
     )
-    diffusion.save(replace(model, autoencoder=sharper), folder / WEIGHTS)
+    model = replace(model, autoencoder=sharper)
+    calibrated(work, order, model, reader, say, device)
+    diffusion.save(model, folder / WEIGHTS)
+
+
+def calibrated(
+    work: Path, order: GeneratorOrder, model: FaceDiffusion, reader: Regressor, say: Say, device: str
+) -> dict[str, float]:
+    """Stretches what the model is told of photographs, by what the reader sees in those of the people held out.
+
+    Returns:
+        The stretch of each attribute.
+    """
+    renders, vectors = mapped(work / FOLDER / RENDERS, CloseUps), np.load(work / FOLDER / VECTORS)
+    columns = [CONTROLS.index(control.name) for control in model.denoiser.shape.controls]
+    seen, sources = _learnt(order, len(renders.labels)), sources_of(renders)
+    # Sharp and unhidden, as the model is asked for pictures: blur and few pixels are done to them afterwards.
+    rows = sources[sources >= seen]
+    others = Others(np.array(renders.labels), sources)
+    asked = Asked(
+        vectors[others.of(rows, np.zeros(len(rows)))],
+        np.ascontiguousarray(renders.attributes[rows][:, columns]),
+        _numbers(reader, renders.pictures[rows], renders.crops[rows], device),
+    )
+    detector = Detector(work / "detector.onnx", threads=order.calibration.threads)
+
+    def read(pictures: UInt8[np.ndarray, "n 112 112 3"]) -> Float32[np.ndarray, "n k"]:
+        landmarks, found = detector(pictures)
+        numbers = _numbers(reader, pictures, crop(pictures, landmarks), device)
+        return np.where(found[:, None] >= MIN_FOUND, numbers, np.float32(np.nan))
+
+    learnt = np.ascontiguousarray(renders.attributes[:seen][:, columns])
+    stretches = calibrate(model, learnt, asked, read, order.calibration, say, device)
+    say("calibrate: " + ", ".join(f"{name} x {stretch:.2f}" for name, stretch in stretches.items()))
+    return stretches
+
+
+@torch.no_grad()
+def _numbers(
+    reader: Regressor, pictures: UInt8[np.ndarray, "n 112 112 3"], crops: UInt8[np.ndarray, "n 112 112 3"], device: str
+) -> Float32[np.ndarray, "n k"]:
+    """`NUMBERS` that a reader sees, in their units."""
+    units = InUnits(reader).to(device)
+    sides = [[torch.from_numpy(np.array(each[s])).to(device) for each in (pictures, crops)] for s in _parts(len(crops))]
+    return np.concatenate([units(*map(as_input, side))[0].cpu().numpy() for side in sides])
+
+
+def _parts(rows: int) -> list[slice]:
+    return [slice(first, first + 64) for first in range(0, rows, 64)]
 
 
 def _distilled(folder: Path, order: GeneratorOrder, teacher: FaceDiffusion, say: Say, device: str) -> FaceDiffusion:

@@ -7,6 +7,7 @@ from typing import Any
 
 from generation.train import DetectorRecipe
 from generation.train.autoencoder import AutoencoderRecipe
+from generation.train.calibrate import CalibrationRecipe
 from generation.train.decoder import DecoderRecipe
 from generation.train.distil import DistilRecipe
 from generation.train.generator import GeneratorRecipe
@@ -69,6 +70,7 @@ class GeneratorOrder:
             long enough leaves nothing for guidance to do: with it people were no more themselves and all pictures
             farther from renders.
         decoder: How the decoder is trained again, on what the denoiser leaves.
+        calibration: How it is found out how strongly the model is to be told what is asked for.
     Raises:
         ValueError: If a number is out of range.
     """
@@ -82,6 +84,7 @@ class GeneratorOrder:
     denoiser: GeneratorRecipe = field(default_factory=GeneratorRecipe)
     student: DistilRecipe | None = None
     decoder: DecoderRecipe = field(default_factory=DecoderRecipe)
+    calibration: CalibrationRecipe = field(default_factory=CalibrationRecipe)
 
     def __post_init__(self) -> None:
         if self.people < BLOCK or self.people % BLOCK:

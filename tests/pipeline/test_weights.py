@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from generation import diffusion
 from generation.train import DetectorRecipe
 from generation.train.autoencoder import AutoencoderRecipe
+from generation.train.calibrate import CalibrationRecipe
 from generation.train.decoder import DecoderRecipe
 from generation.train.distil import DistilRecipe
 from generation.train.generator import GeneratorRecipe
@@ -59,6 +60,7 @@ SMALL = dataclasses.replace(
         denoiser=GeneratorRecipe(steps=2, batch_size=4, precision="fp32", threads=1),
         student=DistilRecipe(steps=2, batch_size=4, precision="fp32", threads=1),
         decoder=DecoderRecipe(steps=2, batch_size=4, critic_from=1, precision="fp32", threads=1),
+        calibration=CalibrationRecipe(batches=2, batch_size=4, steps=1),
     ),
 )
 

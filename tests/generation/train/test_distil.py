@@ -42,7 +42,7 @@ def student_of(network):
 
 
 def drawn(recipe=RECIPE, times=None, step=0):
-    batch = draw(DATA, Others(DATA), recipe, NARROW, step, 0, 1, "cpu")
+    batch = draw(DATA, Others(DATA.labels, DATA.sources), recipe, NARROW, step, 0, 1, "cpu")
     return batch if times is None else dataclasses.replace(batch, timesteps=torch.tensor(times))
 
 

@@ -27,7 +27,7 @@ RECIPE = GeneratorRecipe(
 
 
 def drawn(recipe=RECIPE, step=0, rank=0, ranks=1):
-    return draw(DATA, Others(DATA), recipe, NARROW, step, rank, ranks, "cpu")
+    return draw(DATA, Others(DATA.labels, DATA.sources), recipe, NARROW, step, rank, ranks, "cpu")
 
 
 def test_training_that_was_stopped_goes_on_to_the_same_weights(tmp_path):
@@ -112,7 +112,7 @@ def test_shares_of_what_is_left_open_are_those_of_the_recipe():
 
 
 def test_a_source_is_another_usable_picture_of_the_person_wherever_there_is_one():
-    others, usable = Others(DATA), set(DATA.sources.tolist())
+    others, usable = Others(DATA.labels, DATA.sources), set(DATA.sources.tolist())
     seen = {row: set() for row in range(len(DATA.labels))}
     for chance in np.linspace(0, 0.999, 12):
         for row, source in enumerate(others.of(np.arange(len(DATA.labels)), np.full(len(DATA.labels), chance))):

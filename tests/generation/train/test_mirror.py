@@ -52,7 +52,9 @@ def reader(numbers):
 
 
 def batch_of(asked, attributes):
-    batch = draw(DATA, Others(DATA), dataclasses.replace(RECIPE, batch_size=2), NARROW, 0, 0, 1, "cpu")
+    batch = draw(
+        DATA, Others(DATA.labels, DATA.sources), dataclasses.replace(RECIPE, batch_size=2), NARROW, 0, 0, 1, "cpu"
+    )
     return dataclasses.replace(
         batch,
         attributes=torch.tensor(attributes),
@@ -105,7 +107,9 @@ def test_an_attribute_term_draws_pictures_towards_what_was_asked_for(tmp_path):
     for weight in (0.0, 3.0):
         told = dataclasses.replace(RECIPE, attribute_weight=weight)
         model = train_generator(DATA, NARROW, told, tmp_path / str(weight), quiet, mirror=mirror)
-        batch = draw(DATA, Others(DATA), dataclasses.replace(told, batch_size=64), NARROW, 99, 0, 1, "cpu")
+        batch = draw(
+            DATA, Others(DATA.labels, DATA.sources), dataclasses.replace(told, batch_size=64), NARROW, 99, 0, 1, "cpu"
+        )
         bar = alpha_bars()[batch.timesteps]
         noisy = objectives.noised(batch.latents, batch.noise, bar)
         with torch.no_grad():
