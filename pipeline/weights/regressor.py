@@ -48,7 +48,7 @@ class RegressorOrder:
         seed: Of people and photographs.
     """
 
-    people: int = 1000
+    people: int = 4000
     pictures: int = 6
     held_out: int = 100
     other_people: int = 4000
