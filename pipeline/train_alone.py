@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.table import Table
 
-from pipeline.fit import ONNX, Order, fit
+from pipeline.fit import ONNX, Order, begin, fit, occupied
 from pipeline.meaning import plain
 from pipeline.preflight import ConfigError, free_memory, innermost, precision, targets
 from pipeline.progress import CONSOLE, Watch, say
-from pipeline.steps.files import read_json, write_text
+from pipeline.steps.files import read_json, sha256_of, write_text
 from recognition.backbones import BACKBONES
 from recognition.formats import LabelledSet, open_set
 from recognition.train import Data, Recipe, embed, processes
@@ -57,6 +59,10 @@ class Wish:
         return Path(self.said["out"])
 
     @property
+    def start(self) -> Path | None:
+        return None if self.said["start"] is None else Path(self.said["start"])
+
+    @property
     def recipe(self) -> Recipe:
         return instantiate(dict(self.trainer), _convert_="all")
 
@@ -85,20 +91,43 @@ def train_alone(cfg: DictConfig) -> None:
 
 
 def train_here(wish: Wish, device: str) -> dict[str, Any]:
-    """Trains in this process, joined with the others if there are any. Returns what train.json says."""
+    """Trains in this process, joined with the others if there are any. Returns what train.json says.
+
+    Raises:
+        ValueError: If `out` holds anything but this very training, a picture is broken, or the disk is full; and as
+            `recognition.train.train`.
+    """
+    started, source = time.monotonic(), open_set(wish.said["data"])
+    if processes.rank() == 0:
+        begin(wish.out, facts(wish, source))
+    processes.wait()
+    with _data(wish, source) as data:
+        return _train(wish, data, device, started)
+
+
+def facts(wish: Wish, source: LabelledSet) -> dict[str, Any]:
+    """What tells a training from others before a picture is read."""
+    names = hashlib.sha256("\n".join(source.keys).encode("utf-8", "surrogateescape"))  # a file's name may be no text
+    names.update(source.labels.tobytes())
+    return {
+        "recipe": wish.recipe.sha256,
+        "set": names.hexdigest(),
+        "start": None if wish.start is None else sha256_of(wish.start),
+        "stream": wish.said["stream_buffer"] if wish.said["stream"] else None,
+    }
+
+
+def _train(wish: Wish, data: Data, device: str, started: float) -> dict[str, Any]:
     said, recipe = wish.said, wish.recipe
-    data = _data(wish)
-    started = time.monotonic()
-    start = None if said["start"] is None else Path(said["start"])
     order = Order(
         wish.out,
-        fingerprint(data, recipe, start),
+        fingerprint(data, recipe, wish.start),
         "train",
         FINISHED,
         device=device,
         log=said["log"],
         checkpoint_steps=said["checkpoint_steps"],
-        start=start,
+        start=wish.start,
         told={"data": said["data"], "device": device},
         on_epoch=None if said["protocols"]["folder"] is None else Scoring(wish),
     )
@@ -115,26 +144,36 @@ def train_here(wish: Wish, device: str) -> dict[str, Any]:
     }
     if processes.rank() == 0:
         write_text(wish.out / FINISHED, json.dumps(told, indent=1))
-    if isinstance(data, Stream):
-        data.close()
     return told
 
 
-def _data(wish: Wish) -> Data:
+@contextmanager
+def _data(wish: Wish, source: LabelledSet) -> Iterator[Data]:
+    """The pictures: decoded once, or streamed by processes that end with it."""
     said = wish.said
     if said["stream"]:
-        return Stream(open_set(said["data"]), said["stream_buffer"], workers=said["workers"])
-    folder = wish.out / CROPS
+        with closing(Stream(source, said["stream_buffer"], workers=said["workers"])) as stream:
+            yield stream
+        return
     if processes.rank() == 0:
-        source = open_set(said["data"])
-        with Watch("decode", len(source), "pictures") as watch:
-            decoded(source, folder, said["workers"], watch.reach)
-            watch.reach(len(source))
+        _decode(wish, source)
     processes.wait()
-    crops = opened(folder)
+    crops = opened(wish.out / CROPS)
     if crops is None:
-        raise ValueError(f"{folder}: expected the crops that the first process has decoded, on a disk that all share")
-    return crops.pictures()
+        raise ValueError(f"{wish.out}: expected {CROPS}, which the first process has decoded, on a disk that all share")
+    yield crops.pictures()
+
+
+def _decode(wish: Wish, source: LabelledSet) -> None:
+    there = opened(wish.out / CROPS)
+    if there is not None and there.sha256 != source.sha256:
+        raise ValueError(
+            f"{wish.out}: expected a training on the pictures of {source.place}, found one begun with others of the "
+            "same names; name another out=, or remove it"
+        )
+    with Watch("decode", len(source), "pictures") as watch:
+        decoded(source, wish.out / CROPS, wish.said["workers"], watch.reach)
+        watch.reach(len(source))
 
 
 class Scoring:
@@ -186,6 +225,7 @@ def check(wish: Wish, ranks: int) -> None:
             *_batches(wish, ranks, len(source)),
             *_memory(wish, ranks, len(source.classes)),
             *_disk(wish, source),
+            *_out(wish, source),
         ]
     if problems:
         raise ConfigError(problems)
@@ -271,6 +311,13 @@ def _disk(wish: Wish, source: LabelledSet) -> Iterator[str]:
             expect_room(wish.out / CROPS, len(source))
         except ValueError as error:
             yield f"out: {error}; stream=true decodes in every epoch instead"
+
+
+def _out(wish: Wish, source: LabelledSet) -> Iterator[str]:
+    """Nobody's files are written over."""
+    told = occupied(wish.out, facts(wish, source))
+    if told is not None:
+        yield f"out: {told}"
 
 
 # --- what stands there at the end ------------------------------------------------------------------------------------

@@ -33,6 +33,15 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def image_folder(place: Path, people: int, each: int) -> Path:
+    """PNG files, one subfolder each person."""
+    for row, (crop, label) in enumerate(zip(*faces(people, each), strict=True)):
+        folder = place / f"person_{label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(crop).save(folder / f"{row}.png")
+    return place
+
+
 @pytest.fixture(scope="module")
 def finished(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A training, scored on the way, and what it printed. Not to be written to."""
@@ -92,12 +101,99 @@ def test_the_same_words_again_train_nothing(finished: tuple[Path, str], shards: 
     assert told(out)["losses"] == told(finished[0])["losses"]
 
 
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_that_holds_something_else_is_refused_and_left_as_it_is(shards: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "thesis"
+    (mine / "figures").mkdir(parents=True)
+    for name in ("chapter.tex", "figures/one.png", "recogniser.onnx", "years.csv"):
+        (mine / name).write_text("years of work")
+    before = files(mine)
+    result = facemint("train", f"data={shards}", f"out={mine}", *QUICK)
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f"facemint: out: {mine}: expected an empty folder or this very training's, found chapter.tex, figures, "
+        "recogniser.onnx and 1 more; name another, or remove it\n"
+    )
+    assert "decode" not in result.stdout
+    assert files(mine) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "differs"),
+    [
+        (("trainer.epochs=1",), "recipe"),
+        (("data={fewer}",), "set"),
+        (("stream=true",), "stream"),
+        (("start={out}/checkpoint.pt", "trainer.peak_lr=0.01"), "recipe and start"),
+    ],
+)
+def test_a_training_makes_no_way_for_another(
+    words: tuple[str, ...], differs: str, finished: tuple[Path, str], shards: Path, tmp_path: Path
+) -> None:
+    out, fewer = Path(shutil.copytree(finished[0], tmp_path / "out")), tmp_path / "fewer.tar"
+    write_shard(fewer, samples_of(4, 6))
+    before = files(out)
+    asked = (word.format(out=out, fewer=fewer) for word in words)
+    result = facemint("train", f"data={shards}", f"out={out}", *QUICK, *asked)
+    assert result.exit_code == 2
+    assert f"facemint: out: {out}: expected an empty folder or this very" in result.stderr
+    assert f"found a training that differs in {differs}; name another, or remove it\n" in result.stderr
+    assert files(out) == before
+
+
+def test_other_pictures_of_the_same_names_make_no_way_either(
+    finished: tuple[Path, str], shards: Path, tmp_path: Path
+) -> None:
+    out, data = Path(shutil.copytree(finished[0], tmp_path / "out")), tmp_path / "data"
+    data.mkdir()
+    for number in (0, 1):
+        write_shard(data / f"{number:06d}.tar", samples_of(4, 12, seed=1)[number::2])
+    before = files(out)
+    words = (f"data={data}", f"out={out}", *QUICK)
+    refused = facemint("train", *words)
+    assert refused.exit_code == 1
+    assert f"{out}: expected a training on the pictures of {data}, found one begun with others" in refused.stderr
+    assert files(out) == before
+    shutil.rmtree(out / "crops")  # so that nothing but the fingerprint tells
+    refused = facemint("train", *words)
+    assert refused.exit_code == 1
+    assert "found a training that differs in inputs" in refused.stderr
+    assert files(out).items() >= {name: there for name, there in before.items() if "crops/" not in name}.items()
+
+
+def test_a_training_that_stopped_before_its_end_goes_on_in_its_folder(
+    finished: tuple[Path, str], shards: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(finished[0], tmp_path / "out"))
+    for name in ("train.json", "recogniser.onnx"):
+        (out / name).unlink()
+    before = (out / CHECKPOINT).stat().st_mtime_ns
+    result = facemint("train", f"data={shards}", f"out={out}", *QUICK)
+    assert result.exit_code == 0, result.output
+    assert (out / CHECKPOINT).stat().st_mtime_ns == before  # not an epoch was trained again
+    assert told(out)["weights_sha256"] == told(finished[0])["weights_sha256"]
+
+
+def test_a_training_that_stopped_at_a_broken_picture_goes_on_when_it_is_mended(tmp_path: Path) -> None:
+    people = image_folder(tmp_path / "people", 4, 4)
+    broken = people / "person_3" / "3.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    words = (f"data={people}", f"out={tmp_path / 'out'}", *QUICK, "trainer.epochs=1", "workers=1")
+    stopped = facemint("train", *words)
+    assert stopped.exit_code == 1
+    assert "picture person_3/3.png: " in stopped.stderr
+    broken.write_bytes(whole)
+    result = facemint("train", *words)
+    assert result.exit_code == 0, result.output
+    assert told(tmp_path / "out")["images"] == 16
+
+
 def test_an_image_folder_and_a_stream_of_it_train_too(tmp_path: Path) -> None:
-    for row, (crop, label) in enumerate(zip(*faces(4, 6), strict=True)):
-        folder = tmp_path / "people" / f"person_{label}"
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(crop).save(folder / f"{row}.png")
-    words = (f"data={tmp_path / 'people'}", *QUICK, "trainer.epochs=1", "workers=1")
+    words = (f"data={image_folder(tmp_path / 'people', 4, 6)}", *QUICK, "trainer.epochs=1", "workers=1")
     for extra, out in (("stream=false", "mapped"), ("stream=true", "streamed")):
         result = facemint("train", *words, extra, f"out={tmp_path / out}")
         assert result.exit_code == 0, result.output
