@@ -107,7 +107,7 @@ def begin(folder: Path, facts: Mapping[str, Any]) -> None:
     told = occupied(folder, facts)
     if told is not None:
         raise ValueError(told)
-    write_text(folder / BEGUN, json.dumps(read_json(folder / BEGUN) | facts, indent=1))
+    write_text(folder / BEGUN, json.dumps({**read_json(folder / BEGUN), **facts}, indent=1))
 
 
 def occupied(folder: Path, facts: Mapping[str, Any]) -> str | None:

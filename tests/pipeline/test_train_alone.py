@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ from recognition.formats import write_shard
 from recognition.train import CHECKPOINT, Recipe, load_trained
 from recognition.train.logs import JSONL
 from recognition.train.memory_map import opened
-from tests.pipeline.conftest import facemint
+from tests.pipeline.conftest import facemint, started
 from tests.recognition.train.conftest import faces
 from tests.recognition.train.test_memory_map import samples_of
 
@@ -174,6 +177,25 @@ def test_a_training_that_stopped_before_its_end_goes_on_in_its_folder(
     result = facemint("train", f"data={shards}", f"out={out}", *QUICK)
     assert result.exit_code == 0, result.output
     assert (out / CHECKPOINT).stat().st_mtime_ns == before  # not an epoch was trained again
+    assert told(out)["weights_sha256"] == told(finished[0])["weights_sha256"]
+
+
+def test_ctrl_c_says_how_to_go_on_and_the_same_words_go_on_to_the_same_weights(
+    finished: tuple[Path, str], shards: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = ("train", f"data={shards}", f"out={out}", "checkpoint_steps=1", *QUICK)
+    driver = started(*words)
+    while not (out / CHECKPOINT).exists():
+        assert driver.poll() is None, driver.stdout.read()
+        time.sleep(0.02)
+    os.kill(driver.pid, signal.SIGINT)
+    said, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert said.splitlines()[-1] == f"interrupted; the same words go on in {out}"
+    assert not (out / "train.json").exists()
+    result = facemint(*words)
+    assert result.exit_code == 0, result.output
     assert told(out)["weights_sha256"] == told(finished[0])["weights_sha256"]
 
 
