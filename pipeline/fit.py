@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class Order:
         log: "none", "tensorboard" or "wandb".
         checkpoint_steps: Steps of an epoch after which a checkpoint is written, too; 0: at its end alone.
         start: As in `recognition.train.train`.
-        told: What the JSON says beside.
+        told: Says at the end what the JSON says beside.
         on_epoch: As in `recognition.train.train`.
     """
 
@@ -44,7 +44,7 @@ class Order:
     log: str = "none"
     checkpoint_steps: int = 0
     start: Path | None = None
-    told: Mapping[str, Any] = field(default_factory=dict)
+    told: Callable[[], Mapping[str, Any]] = dict
     on_epoch: Callable[[Any, int], None] | None = None
 
 
@@ -74,6 +74,8 @@ def fit(data: Data, recipe: Recipe, order: Order) -> dict[str, Any]:
             say=lambda line: say(f"{order.label}: {line}"),
             log=order.log,
         )
+    if first:
+        export_onnx(trained.model, order.folder / ONNX)
     told = {
         "inputs": order.inputs,
         "recipe_sha256": recipe.sha256,
@@ -86,10 +88,9 @@ def fit(data: Data, recipe: Recipe, order: Order) -> dict[str, Any]:
         "processes": processes.ranks(),
         "losses": list(trained.losses),
         "findings": {finding.name: finding.said for finding in trained.findings},
-        **order.told,
+        **order.told(),
     }
     if first:
-        export_onnx(trained.model, order.folder / ONNX)
         write_text(order.folder / order.finished, json.dumps(told, indent=1))
     processes.wait()
     return told

@@ -119,32 +119,31 @@ def facts(wish: Wish, source: LabelledSet) -> dict[str, Any]:
 
 def _train(wish: Wish, data: Data, device: str, started: float) -> dict[str, Any]:
     said, recipe = wish.said, wish.recipe
+    inputs = fingerprint(data, recipe, wish.start)
+    before = read_json(wish.out / FINISHED)
+    processes.wait()  # all have read it before the first one writes it
+    if before.get("inputs") == inputs:
+        if processes.rank() == 0:
+            say(f"train: {wish.out} is up to date")
+        return before
     order = Order(
         wish.out,
-        fingerprint(data, recipe, wish.start),
+        inputs,
         "train",
         FINISHED,
         device=device,
         log=said["log"],
         checkpoint_steps=said["checkpoint_steps"],
         start=wish.start,
-        told={"data": said["data"], "device": device},
+        told=lambda: {
+            "data": said["data"],
+            "device": device,
+            "seconds": round(time.monotonic() - started, 1),
+            "protocols": read_json(wish.out / SCORED).get("epochs", []),
+        },
         on_epoch=None if said["protocols"]["folder"] is None else Scoring(wish),
     )
-    before = read_json(wish.out / FINISHED)
-    processes.wait()  # all have read it before the first one writes it
-    if before.get("inputs") == order.inputs and "seconds" in before:
-        if processes.rank() == 0:
-            say(f"train: {wish.out} is up to date")
-        return before
-    told = fit(data, recipe, order)
-    told |= {
-        "seconds": round(time.monotonic() - started, 1),
-        "protocols": read_json(wish.out / SCORED).get("epochs", []),
-    }
-    if processes.rank() == 0:
-        write_text(wish.out / FINISHED, json.dumps(told, indent=1))
-    return told
+    return fit(data, recipe, order)
 
 
 @contextmanager

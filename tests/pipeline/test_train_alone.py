@@ -70,6 +70,7 @@ def test_it_leaves_checkpoint_onnx_and_what_it_did(finished: tuple[Path, str], s
     assert said["recipe_sha256"] == Recipe(epochs=2, warmup_epochs=0, batch_size=8, threads=1).sha256
     assert said["recipe"]["backbone"] == "iresnet_tiny"
     assert len(said["losses"]) == 2
+    assert said["seconds"] > 0
     assert said["recipe_sha256"][:12] in printed
     assert "48 pictures of 4 people, 1 processes on cpu; the result is the last epoch" in printed
 
