@@ -13,21 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.table import Table
 
 from pipeline.fit import ONNX, Order, begin, fit, occupied
 from pipeline.meaning import plain
-from pipeline.preflight import ConfigError, free_memory, innermost, precision, targets
+from pipeline.preflight import ConfigError, build, free_memory, innermost, precision, targets
 from pipeline.progress import CONSOLE, Watch, say
 from pipeline.steps.files import read_json, sha256_of, write_text
-from recognition.backbones import BACKBONES
 from recognition.formats import LabelledSet, open_set
 from recognition.train import Data, Recipe, embed, processes
 from recognition.train.logs import check_log
 from recognition.train.loop import fingerprint
 from recognition.train.memory_map import decoded, expect_room, opened
+from recognition.train.networks import backbone, dimensions
 from recognition.train.pictures import check_labels
 from recognition.train.streaming import Stream
 
@@ -64,7 +63,8 @@ class Wish:
 
     @property
     def recipe(self) -> Recipe:
-        return instantiate(dict(self.trainer), _convert_="all")
+        """Raises ValueError where it is none."""
+        return build(self.trainer)
 
 
 def train_alone(cfg: DictConfig) -> None:
@@ -236,12 +236,15 @@ def _recipe(wish: Wish) -> Iterator[str]:
     if unbound:
         return
     try:
-        recipe = wish.recipe
-        with torch.device("meta"):
-            build = BACKBONES[recipe.backbone]
-            build(dropout=recipe.dropout) if recipe.dropout else build()
-    except Exception as error:  # noqa: BLE001  (whatever a constructor raises is what is wrong with its arguments)
-        yield innermost(error)
+        _on_meta(wish.recipe)
+    except ValueError as error:
+        yield str(error)
+
+
+def _on_meta(recipe: Recipe) -> torch.nn.Module:
+    """The backbone without memory for its weights."""
+    with torch.device("meta"):
+        return backbone(recipe, torch.device("meta"))
 
 
 def _source(wish: Wish) -> LabelledSet:
@@ -286,9 +289,8 @@ def _batches(wish: Wish, ranks: int, images: int) -> Iterator[str]:
 def _memory(wish: Wish, ranks: int, classes: int) -> Iterator[str]:
     """Weights, gradients, what the optimizer remembers, and logits: what a process holds at least."""
     recipe = wish.recipe
-    with torch.device("meta"):
-        model = BACKBONES[recipe.backbone]()
-    weights = sum(value.numel() for value in model.parameters()) + classes * int(model.dimensions) // ranks  # type: ignore[arg-type]
+    model = _on_meta(recipe)
+    weights = sum(value.numel() for value in model.parameters()) + classes * dimensions(model) // ranks
     copies = 4 if recipe.optimizer == "adamw" else 3
     logits = 3 * recipe.batch_size // recipe.accumulate * classes // ranks
     device = wish.said["device"] or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -247,6 +247,10 @@ def test_two_workers_of_ray_train_do_what_one_process_with_two_micro_batches_doe
         (("log=paper",), "log: expected one of none, tensorboard, wandb, got 'paper'"),
         (("trainer.precision=fp16",), "trainer.precision: expected bf16 or fp32 on a CPU, got fp16"),
         (("trainer.dropout=1.5",), "trainer: Recipe.dropout: expected a value in [0, 1), got 1.5"),
+        (
+            ("trainer.backbone=plain_b", "trainer.dropout=0.4"),
+            "trainer: Recipe.dropout: expected 0, as plain_b drops nothing, got 0.4",
+        ),
         (("trainer.speed=9",), "trainer: expected arguments of recognition.train.Recipe"),
         (("protocols.every=0",), "protocols.every: expected a whole number of at least 1, got 0"),
         (("protocols.folder=nowhere",), "protocols.folder: expected a folder of *.bin files"),
