@@ -23,6 +23,7 @@ from pipeline.progress import CONSOLE, Watch, say
 from pipeline.steps.files import read_json, sha256_of, write_text
 from recognition.formats import LabelledSet, open_set
 from recognition.train import Data, Recipe, embed, processes
+from recognition.train.batches import Share
 from recognition.train.logs import check_log
 from recognition.train.loop import fingerprint
 from recognition.train.memory_map import decoded, expect_room, opened
@@ -278,10 +279,8 @@ def _words(wish: Wish) -> Iterator[str]:
 
 
 def _batches(wish: Wish, ranks: int, images: int) -> Iterator[str]:
-    from recognition.train.batches import Share
-
     try:
-        Share(0, ranks, wish.recipe.accumulate).check(min(wish.recipe.batch_size, images // ranks * ranks))
+        Share(0, ranks, wish.recipe.accumulate).check(wish.recipe, images)
     except ValueError as error:
         yield f"trainer.{error}"
 
