@@ -28,7 +28,7 @@ class Order:
         inputs: Fingerprint of recipe and pictures.
         label: On the progress lines.
         finished: Name of the JSON that is written last, and says that all is whole.
-        device: Where torch computes in this process.
+        device: Where torch computes in this process: said on the progress lines and in the JSON.
         log: "none", "tensorboard" or "wandb".
         checkpoint_steps: Steps of an epoch after which a checkpoint is written, too; 0: at its end alone.
         start: As in `recognition.train.train`.
@@ -61,7 +61,7 @@ def fit(data: Data, recipe: Recipe, order: Order) -> dict[str, Any]:
     if first:
         begin(order.folder, {"inputs": order.inputs})
     processes.wait()
-    with Watch(order.label, recipe.epochs * images, "pictures", quiet=not first) as watch:
+    with Watch(f"{order.label} on {order.device}", recipe.epochs * images, "pictures", quiet=not first) as watch:
         trained = train(
             data,
             recipe,
@@ -86,6 +86,7 @@ def fit(data: Data, recipe: Recipe, order: Order) -> dict[str, Any]:
         "images": images,
         "identities": int(data.labels.max()) + 1,
         "processes": processes.ranks(),
+        "device": order.device,
         "losses": list(trained.losses),
         "findings": {finding.name: finding.said for finding in trained.findings},
         **order.told(),

@@ -138,7 +138,6 @@ def _train(wish: Wish, data: Data, device: str, started: float) -> dict[str, Any
         start=wish.start,
         told=lambda: {
             "data": said["data"],
-            "device": device,
             "seconds": round(time.monotonic() - started, 1),
             "protocols": read_json(wish.out / SCORED).get("epochs", []),
         },
