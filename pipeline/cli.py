@@ -284,6 +284,7 @@ def _compose(config: str, words: Sequence[str], task: Callable[[Any], Any], debu
         except expected() as error:
             if isinstance(error, KeyboardInterrupt):
                 error.args = (_how_to_go_on(words[0], factory.where(), factory.in_a_sweep()),)
+            factory.leave_no_trace(factory.where())
             if factory.in_a_sweep():
                 raise
             stopped.append(error)  # Hydra would add lines of its own

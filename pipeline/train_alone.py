@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -23,12 +24,13 @@ from pipeline.progress import CONSOLE, Watch, say
 from pipeline.steps.files import read_json, sha256_of, write_text
 from recognition.formats import LabelledSet, open_set
 from recognition.train import Data, Recipe, embed, processes
-from recognition.train.batches import Share
+from recognition.train.batches import Share, epoch_order
 from recognition.train.logs import check_log
 from recognition.train.loop import fingerprint
 from recognition.train.memory_map import decoded, expect_room, opened
-from recognition.train.networks import backbone, dimensions
+from recognition.train.networks import dimensions, outline
 from recognition.train.pictures import check_labels
+from recognition.train.state import check_start
 from recognition.train.streaming import Stream
 
 FINISHED, CROPS, SCORED = "train.json", "crops", "protocols.json"
@@ -99,11 +101,12 @@ def train_here(wish: Wish, device: str) -> dict[str, Any]:
             `recognition.train.train`.
     """
     started, source = time.monotonic(), open_set(wish.said["data"])
+    scoring = None if wish.said["protocols"]["folder"] is None else Scoring(wish)  # a broken set is found at once
     if processes.rank() == 0:
         begin(wish.out, facts(wish, source))
     processes.wait()
     with _data(wish, source) as data:
-        return _train(wish, data, device, started)
+        return _train(wish, data, device, scoring, started)
 
 
 def facts(wish: Wish, source: LabelledSet) -> dict[str, Any]:
@@ -118,7 +121,7 @@ def facts(wish: Wish, source: LabelledSet) -> dict[str, Any]:
     }
 
 
-def _train(wish: Wish, data: Data, device: str, started: float) -> dict[str, Any]:
+def _train(wish: Wish, data: Data, device: str, scoring: Scoring | None, started: float) -> dict[str, Any]:
     said, recipe = wish.said, wish.recipe
     inputs = fingerprint(data, recipe, wish.start)
     before = read_json(wish.out / FINISHED)
@@ -141,7 +144,7 @@ def _train(wish: Wish, data: Data, device: str, started: float) -> dict[str, Any
             "seconds": round(time.monotonic() - started, 1),
             "protocols": read_json(wish.out / SCORED).get("epochs", []),
         },
-        on_epoch=None if said["protocols"]["folder"] is None else Scoring(wish),
+        on_epoch=scoring,
     )
     return fit(data, recipe, order)
 
@@ -218,10 +221,11 @@ def check(wish: Wish, ranks: int) -> None:
         source = _source(wish)
     except (ValueError, OSError) as error:
         problems.append(f"data: {innermost(error)}")
-    problems += _words(wish)
+    problems += [*_words(wish), *_device(wish)]
     if not problems and source is not None:
         problems += [
-            *_batches(wish, ranks, len(source)),
+            *_start(wish, len(source.classes)),
+            *_batches(wish, ranks, source),
             *_memory(wish, ranks, len(source.classes)),
             *_disk(wish, source),
             *_out(wish, source),
@@ -236,15 +240,9 @@ def _recipe(wish: Wish) -> Iterator[str]:
     if unbound:
         return
     try:
-        _on_meta(wish.recipe)
+        outline(wish.recipe)
     except ValueError as error:
         yield str(error)
-
-
-def _on_meta(recipe: Recipe) -> torch.nn.Module:
-    """The backbone without memory for its weights."""
-    with torch.device("meta"):
-        return backbone(recipe, torch.device("meta"))
 
 
 def _source(wish: Wish) -> LabelledSet:
@@ -260,26 +258,60 @@ def _source(wish: Wish) -> LabelledSet:
 def _words(wish: Wish) -> Iterator[str]:
     said = wish.said
     folder = said["protocols"]["folder"]
-    numbers = {name: (said[name], least) for name, least in (("checkpoint_steps", 0), ("stream_buffer", 1))}
-    for name, (value, least) in (numbers | {"protocols.every": (said["protocols"]["every"], 1)}).items():
-        if not isinstance(value, int) or value < least:
+    for name, value, least in (
+        ("checkpoint_steps", said["checkpoint_steps"], 0),
+        ("stream_buffer", said["stream_buffer"], 1),
+        ("workers", 1 if said["workers"] is None else said["workers"], 1),
+        ("protocols.every", said["protocols"]["every"], 1),
+        ("ray.workers", said["ray"]["workers"], 0),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
             yield f"{name}: expected a whole number of at least {least}, got {value!r}"
-    if said["start"] is not None and not Path(said["start"]).is_file():
-        yield f"start: expected another training's checkpoint, found no {said['start']}"
+    if not isinstance(said["stream"], bool):
+        yield f"stream: expected true or false, got {said['stream']!r}"
+    if wish.start is not None and not wish.start.is_file():
+        yield f"start: expected another training's checkpoint, found no {wish.start}"
     if folder is not None and not any(Path(folder).glob("*.bin")):
         yield f"protocols.folder: expected a folder of *.bin files, got {folder}"
     try:
         check_log(said["log"])
     except ValueError as error:
         yield str(error)
-    yield from precision(wish.trainer, said["device"])
-    if str(said["device"]).startswith("cuda") and not torch.cuda.is_available():
-        yield f"device: expected a CUDA device to be there, found none, got {said['device']}"
 
 
-def _batches(wish: Wish, ranks: int, images: int) -> Iterator[str]:
+def _device(wish: Wish) -> Iterator[str]:
+    """Where it trains; on Ray Train that is for `ray.num_gpus` to say, and the GPUs are those of its workers."""
+    device, ray = wish.said["device"], wish.said["ray"]
+    if device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", str(device)):
+        yield f"device: expected cpu, cuda or cuda:0 and so on, got {device!r}"
+    elif ray["workers"]:
+        given = "cuda" if ray["num_gpus"] else "cpu"
+        if device not in (None, given):
+            yield f"device: expected {given}, as ray.num_gpus is {ray['num_gpus']}, got {device}"
+        elif given == "cpu":
+            yield from precision(wish.trainer, given)
+    else:
+        yield from precision(wish.trainer, device)
+        if device not in (None, "cpu") and not torch.cuda.is_available():
+            yield f"device: expected a CUDA device to be there, found none, got {device}"
+
+
+def _start(wish: Wish, classes: int) -> Iterator[str]:
+    if wish.start is not None:
+        try:
+            check_start(wish.start, wish.recipe, classes)
+        except ValueError as error:
+            yield str(error)
+
+
+def _batches(wish: Wish, ranks: int, source: LabelledSet) -> Iterator[str]:
+    recipe = wish.recipe
     try:
-        Share(0, ranks, wish.recipe.accumulate).check(wish.recipe, images)
+        Share(0, ranks, recipe.accumulate).check(recipe, len(source))
+        if recipe.batches == "pk" and wish.said["stream"]:
+            raise ValueError("batches: expected shuffled, as a stream cannot choose its pictures, got pk")
+        if recipe.batches == "pk":
+            epoch_order(source.labels, recipe, 0)
     except ValueError as error:
         yield f"trainer.{error}"
 
@@ -287,7 +319,7 @@ def _batches(wish: Wish, ranks: int, images: int) -> Iterator[str]:
 def _memory(wish: Wish, ranks: int, classes: int) -> Iterator[str]:
     """Weights, gradients, what the optimizer remembers, and logits: what a process holds at least."""
     recipe = wish.recipe
-    model = _on_meta(recipe)
+    model = outline(recipe)
     weights = sum(value.numel() for value in model.parameters()) + classes * dimensions(model) // ranks
     copies = 4 if recipe.optimizer == "adamw" else 3
     logits = 3 * recipe.batch_size // recipe.accumulate * classes // ranks

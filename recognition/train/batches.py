@@ -69,6 +69,13 @@ class Share:
             raise ValueError(f"batch_size: expected at least 2 pictures for each of {units}, got {batch} of {images}")
 
 
+def shrunk(recipe: Recipe, images: int) -> list[str]:
+    """A line where a set is smaller than a batch, which then is all of it."""
+    if images >= recipe.batch_size or recipe.batches == "pk":
+        return []
+    return [f"batches: {images} pictures are one batch, smaller than the batch_size of {recipe.batch_size}"]
+
+
 @dataclass(frozen=True)
 class PkReport:
     """What an epoch of P x K batches does with a set.

@@ -254,17 +254,37 @@ def test_two_workers_of_ray_train_do_what_one_process_with_two_micro_batches_doe
         (("trainer.speed=9",), "trainer: expected arguments of recognition.train.Recipe"),
         (("protocols.every=0",), "protocols.every: expected a whole number of at least 1, got 0"),
         (("protocols.folder=nowhere",), "protocols.folder: expected a folder of *.bin files"),
+        (("device=tpu",), "device: expected cpu, cuda or cuda:0 and so on, got 'tpu'"),
+        (("device=cpu", "ray.workers=2", "ray.num_gpus=1"), "device: expected cuda, as ray.num_gpus is 1, got cpu"),
+        (("device=cuda", "ray.workers=2"), "device: expected cpu, as ray.num_gpus is 0, got cuda"),
+        (("ray.workers=-1",), "ray.workers: expected a whole number of at least 0, got -1"),
+        (("workers=0",), "workers: expected a whole number of at least 1, got 0"),
+        (("workers=two",), "workers: expected a whole number of at least 1, got 'two'"),
+        (("stream=yess",), "stream: expected true or false, got 'yess'"),
+        (("stream=true", "trainer.batches=pk"), "trainer.batches: expected shuffled, as a stream cannot choose"),
+        (("trainer.batches=pk", "trainer.batch_size=64"), "trainer.batches: expected at least 16 people for batches"),
+        (("start={sets}/broken.bin",), "start: expected the checkpoint.pt of a training, got another file, "),
         (("ray.workers=5",), "trainer.batch_size: expected a multiple of 5 processes x 1 micro-batches, got 8"),
     ],
 )
 def test_what_cannot_begin_says_why_before_anything_is_decoded(
     words: tuple[str, ...], said: str, shards: Path, tmp_path: Path
 ) -> None:
+    (tmp_path / "broken.bin").write_text("neither a set nor a checkpoint")
+    words = tuple(word.format(sets=tmp_path) for word in words)
     data = () if any(word.startswith("data=") for word in words) or not words else (f"data={shards}",)
     result = facemint("train", *data, *QUICK, f"out={tmp_path / 'out'}", *words)
     assert result.exit_code == 2, result.output
     assert said in result.stderr
-    assert not (tmp_path / "out" / "crops").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_protocol_is_found_before_anything_is_decoded(shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.bin").write_text("no set")
+    result = facemint("train", f"data={shards}", *QUICK, f"out={tmp_path / 'out'}", f"protocols.folder={tmp_path}")
+    assert result.exit_code == 1
+    assert f"facemint: {tmp_path / 'broken.bin'}: " in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_pictures_of_one_person_are_refused(tmp_path: Path) -> None:
