@@ -238,6 +238,20 @@ def test_two_workers_of_ray_train_do_what_one_process_with_two_micro_batches_doe
     assert (tmp_path / "two" / "recogniser.onnx").exists()
 
 
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("trainer.peak_lr=1e30",), "facemint: loss: expected a finite number, got "),
+        (("device=null", "ray.num_gpus=64"), "facemint: ray: expected a machine with 128 GPUs for 2 workers, found "),
+    ],
+)
+def test_what_stops_ray_train_is_one_line(words: tuple[str, ...], said: str, shards: Path, tmp_path: Path) -> None:
+    result = facemint("train", f"data={shards}", *QUICK, f"out={tmp_path / 'out'}", "ray.workers=2", *words)
+    assert result.exit_code == 1, result.output
+    assert [line[: len(said)] for line in result.stderr.splitlines() if line.startswith("facemint: ")] == [said]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
