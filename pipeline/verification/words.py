@@ -87,6 +87,8 @@ def _tell(order: Order, out: Path) -> None:
     from pipeline.verification.command import verify_order
     from pipeline.verification.table import lines, tables
 
+    if out.is_dir():
+        raise ValueError(f"out: expected the name of a JSON file, got a folder, {out}")
     told = verify_order(order)
     write_text(out, json.dumps(told, indent=1, allow_nan=False))
     for table in tables(told):
