@@ -23,6 +23,7 @@ from benchmarks.people import sha256_of
 INPUT_PX = 112
 WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors")
 UNKNOWN_EPOCH = "as given: the file does not say which epoch it is"
+TOLD = ("model.json", "train.json")  # beside recogniser.onnx: of a run, and of `facemint train`
 BATCH = 64
 
 
@@ -341,9 +342,9 @@ def _about(path: Path, settings: Settings, mean: float, std: float) -> dict[str,
 
 
 def _told_beside(path: Path) -> dict[str, Any]:
-    """What `model.json` of a run says of the model beside it."""
-    beside = path.with_name("model.json")
-    if path.name != "recogniser.onnx" or not beside.is_file():
+    """What the JSON of a run's training, or of `facemint train`, says of the model beside it."""
+    beside = next(filter(Path.is_file, map(path.with_name, TOLD)), None)
+    if path.name != "recogniser.onnx" or beside is None:
         return {"recipe_sha256": None, "checkpoint": UNKNOWN_EPOCH}
     try:
         said = json.loads(beside.read_text(encoding="utf-8"))

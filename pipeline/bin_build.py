@@ -35,12 +35,11 @@ from pipeline.steps.files import digest, read_json, sha256_of
 from recognition.formats import LabelledSet, Sample, decode_crop, open_set
 from recognition.formats.atomic import sync, whole_file
 from stages.embed.align import alignable, similarity, template
-from stages.embed.detector import Detector
+from stages.embed.detector import MIN_PROBABILITY, Detector
 
 # Median of misplaced_px. Measured with the bundled detector on aligned crops of the world: 1.1 to 2.5 px, with large
 # turns of the head 3.8; the same crops moved by 8 px: 8.7, shrunk to 0.8: 7.7, to 0.7 as loose crops are: 12.7.
 LIMIT_PX = 5.0
-MIN_PROBABILITY = 0.5
 PAIRS = 6000
 _BATCH = 64
 

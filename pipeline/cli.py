@@ -5,31 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
 
+from pipeline.ending import WRONG, Debug, ended, expected
 from pipeline.progress import CONSOLE, say
 from pipeline.rundir import RunDir
-from pipeline.runners import GaveUpError, StallError, StationError
 from pipeline.verification.words import verify
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 FREE_WORDS = {"ignore_unknown_options": True}
-WRONG, FAILED, INTERRUPTED = 2, 1, 130  # exit codes: a mistake in the words or the config; a run that stopped; Ctrl-C
-
-EXPECTED = (
-    ValueError,
-    OSError,
-    StationError,
-    GaveUpError,
-    StallError,
-)  # what they say is enough; TimeoutError is an OSError
 
 app = typer.Typer(
     add_completion=False,
@@ -41,7 +30,6 @@ app = typer.Typer(
 bins = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Verification sets, .bin.")
 app.add_typer(bins, name="bin", short_help="Builds a verification set, .bin.")
 Words = Annotated[list[str] | None, typer.Argument(help="Hydra's words.", show_default=False)]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 @app.command(context_settings=FREE_WORDS, short_help="Makes a dataset, trains, verifies, reports.")
@@ -55,13 +43,13 @@ def run(words: Words = None, debug: Debug = False) -> None:
     -m makes a sweep: facemint run -m people=100,200,400
     --cfg job shows the config.
     """
-    raise typer.Exit(_hydra(words or [], debug, only_check=False))
+    _hydra(words or [], debug, only_check=False)
 
 
 @app.command(context_settings=FREE_WORDS, short_help="Lists all that would stop a run.")
 def check(words: Words = None, debug: Debug = False) -> None:
     """Looks whether a run could begin, with the words that `run` takes, and lists all that is wrong."""
-    raise typer.Exit(_hydra(words or [], debug, only_check=True))
+    _hydra(words or [], debug, only_check=True)
 
 
 QUICK = {"people": "12", "images_per_identity": "4", "chunk_people": "4", "steps": "[1,2]", "steps_people": "6"}
@@ -86,7 +74,7 @@ def evaluate(
     words = words or []
     said = {_key(word) for word in words}
     small = [f"{name}={value}" for name, value in QUICK.items() if quick and name not in said]
-    raise typer.Exit(_evaluate([*words, *small], debug, markdown))
+    _evaluate([*words, *small], debug, markdown)
 
 
 @app.command(short_help="Puts the scores of runs side by side.")
@@ -97,6 +85,7 @@ def compare(
         Path | None, typer.Option(metavar="FILE", help="Draw them over that key: .html, a page; .svg, the picture.")
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Puts the scores of runs side by side.
 
@@ -109,22 +98,19 @@ def compare(
     from pipeline.sweep import values_of
 
     scores = {str(run): run / "scores.json" for run in runs}
-    try:
+    with ended(debug, failed=WRONG):  # nothing is made: all that can be wrong is what was asked for
         if page is not None and over is None:
             raise ValueError(f"page: expected --over KEY, which {page} is drawn over, got none")
         swept = None if over is None else Swept(over, values_of([RunDir(run) for run in runs], over))
         table = side_by_side(scores, swept)
         if page is not None and swept is not None:
             write_over(page, scores, swept)
-    except (ValueError, OSError) as error:
-        complain(one_line(error))
-        raise typer.Exit(WRONG) from None
-    if markdown:
-        say(table.markdown())
-    else:
-        CONSOLE.print(table.table())
-    if page is not None:
-        say(f"compare: wrote {page}")
+        if markdown:
+            say(table.markdown())
+        else:
+            CONSOLE.print(table.table())
+        if page is not None:
+            say(f"compare: wrote {page}")
 
 
 @app.command(short_help="Writes a run's pictures in a format that the field reads.")
@@ -148,7 +134,7 @@ def export(
     from pipeline.export import Form, source_of
     from pipeline.export import export as write_export
 
-    with _said_in_a_line(debug):
+    with ended(debug):
         write_export(source_of(source), Form(to, layout, shards, seed), out)
 
 
@@ -173,7 +159,7 @@ def build(
     """
     from pipeline.bin_build import Wanted, build_bin
 
-    with _said_in_a_line(debug):
+    with ended(debug):
         build_bin(source, out, Wanted(pairs, folds, seed, pairs_file, unaligned_ok))
 
 
@@ -188,12 +174,14 @@ def weights(
     ),
     workers: Annotated[int, typer.Option(help="Processes at a time.", min=1)] = 2,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: the GPU where there is one.")] = None,
+    debug: Debug = False,
 ) -> None:
     """Trains the bundled models on renders, on a CPU or a GPU; goes on where it stopped."""
     from generation.weights import FOLDER
     from pipeline.weights import make_weights
 
-    make_weights(out or FOLDER, work, workers=workers, device=device, say=say)
+    with ended(debug):
+        make_weights(out or FOLDER, work, workers=workers, device=device, say=say)
 
 
 @app.command(context_settings=FREE_WORDS, short_help="Trains the bundled generator's denoiser alone.")
@@ -207,7 +195,7 @@ def train_generator(words: Words = None, debug: Debug = False) -> None:
     The same words go on where a training stopped. Under torchrun:
     torchrun --nproc-per-node 2 -m pipeline.cli train-generator work=DIR run=DIR
     """
-    raise typer.Exit(_train_generator(words or [], debug))
+    _train_generator(words or [], debug)
 
 
 @app.command(context_settings=FREE_WORDS, short_help="Trains a recogniser on any labelled pictures.")
@@ -221,11 +209,11 @@ def train(words: Words = None, debug: Debug = False) -> None:
     The same words go on where a training stopped. Under torchrun:
     torchrun --nproc-per-node 8 -m pipeline.cli train data=DIR out=DIR; on Ray Train: ray.workers=2
     """
-    raise typer.Exit(_train(words or [], debug))
+    _train(words or [], debug)
 
 
-def _hydra(words: Sequence[str], debug: bool, only_check: bool) -> int:
-    """Runs, or only checks, with these words. Returns the exit code."""
+def _hydra(words: Sequence[str], debug: bool, only_check: bool) -> None:
+    """Runs, or only checks, with these words."""
     from hydra._internal.utils import get_args_parser
     from omegaconf import DictConfig
 
@@ -238,11 +226,11 @@ def _hydra(words: Sequence[str], debug: bool, only_check: bool) -> int:
     def task(cfg: DictConfig) -> float | None:
         return factory.run(cfg, anew=anew, only_check=only_check)
 
-    return _compose("config", ["run", *flags, *_remembered(mine), *mine], task, debug)
+    _compose("config", ["run", *flags, *_remembered(mine), *mine], task, debug)
 
 
-def _train_generator(words: Sequence[str], debug: bool) -> int:
-    """Trains the denoiser with these words. Returns the exit code."""
+def _train_generator(words: Sequence[str], debug: bool) -> None:
+    """Trains the denoiser with these words."""
     from omegaconf import DictConfig
 
     def task(cfg: DictConfig) -> None:
@@ -250,11 +238,11 @@ def _train_generator(words: Sequence[str], debug: bool) -> int:
 
         train_alone(cfg)
 
-    return _compose("train_generator", ["train-generator", *words], task, debug)
+    _compose("train_generator", ["train-generator", *words], task, debug)
 
 
-def _train(words: Sequence[str], debug: bool) -> int:
-    """Trains a recogniser with these words. Returns the exit code."""
+def _train(words: Sequence[str], debug: bool) -> None:
+    """Trains a recogniser with these words."""
     from omegaconf import DictConfig
 
     def task(cfg: DictConfig) -> None:
@@ -264,11 +252,11 @@ def _train(words: Sequence[str], debug: bool) -> int:
 
     # A recipe's file names some of its fields: the others may be said, too, and whatever is none is refused by name.
     open_words = [f"++{word}" if word.startswith("trainer.") else word for word in words]
-    return _compose("train", ["train", *open_words], task, debug)
+    _compose("train", ["train", *open_words], task, debug)
 
 
-def _evaluate(words: Sequence[str], debug: bool, markdown: Path | None) -> int:
-    """Evaluates with these words. Returns the exit code."""
+def _evaluate(words: Sequence[str], debug: bool, markdown: Path | None) -> None:
+    """Evaluates with these words."""
     from omegaconf import DictConfig
 
     def task(cfg: DictConfig) -> None:
@@ -276,15 +264,13 @@ def _evaluate(words: Sequence[str], debug: bool, markdown: Path | None) -> int:
 
         evaluate(cfg, markdown)
 
-    return _compose("evaluate", ["evaluate", *words], task, debug)
+    _compose("evaluate", ["evaluate", *words], task, debug)
 
 
-def _compose(config: str, words: Sequence[str], task: Callable[[Any], Any], debug: bool) -> int:
-    """Gives Hydra's own entry the words after the verb, and the composed config to the task. Returns the exit code."""
+def _compose(config: str, words: Sequence[str], task: Callable[[Any], Any], debug: bool) -> None:
+    """Gives Hydra's own entry the words after the verb, and the composed config to the task."""
     import hydra
-    from hydra.errors import HydraException
     from omegaconf import DictConfig
-    from omegaconf.errors import OmegaConfBaseException
 
     from pipeline import factory
 
@@ -295,63 +281,31 @@ def _compose(config: str, words: Sequence[str], task: Callable[[Any], Any], debu
     def guarded(cfg: DictConfig) -> Any:
         try:
             return task(cfg)
-        except EXPECTED as error:
+        except expected() as error:
+            if isinstance(error, KeyboardInterrupt):
+                error.args = (_how_to_go_on(words[0], factory.where(), factory.in_a_sweep()),)
+            factory.leave_no_trace(factory.where())
             if factory.in_a_sweep():
                 raise
             stopped.append(error)  # Hydra would add lines of its own
-        except KeyboardInterrupt as error:
-            say(f"interrupted; facemint {words[0]} run={factory.where()} goes on from here")
-            stopped.append(error)
         return None
 
     before = sys.argv
     sys.argv = ["facemint", *words[1:]]
-    try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config)(guarded)()
-    except (HydraException, OmegaConfBaseException, *EXPECTED) as error:
-        stopped.append(error)
-    finally:
-        sys.argv = before
-    return _ending(stopped[0], debug) if stopped else 0
+    with ended(debug):
+        try:
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config)(guarded)()
+        finally:
+            sys.argv = before
+        if stopped:
+            raise stopped[0]
 
 
-def _ending(error: BaseException, debug: bool) -> int:
-    """Says what stopped the run, and gives the exit code for it."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    from pipeline.preflight import ConfigError
-
-    if debug:
-        traceback.print_exception(error)
-    if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED
-    if isinstance(error, ConfigError):
-        for problem in error.problems:
-            complain(problem)
-        return WRONG
-    complain(one_line(error))
-    return WRONG if isinstance(error, HydraException | OmegaConfBaseException) else FAILED
-
-
-@contextmanager
-def _said_in_a_line(debug: bool) -> Iterator[None]:
-    """Ends the command with one line and an exit code where something that is expected to go wrong does."""
-    try:
-        yield
-    except (*EXPECTED, KeyboardInterrupt) as error:
-        raise typer.Exit(_ending(error, debug)) from None
-
-
-def complain(line: str) -> None:
-    print(f"facemint: {line}", file=sys.stderr)
-
-
-def one_line(error: BaseException) -> str:
-    """The error's words on one line, without what Hydra and OmegaConf add about themselves."""
-    told = str(error).split("\nConfig search path:")[0].splitlines()
-    kept = [line for line in told if not line.strip().startswith(("full_key:", "object_type="))]
-    return " ".join(" ".join(kept).split())
+def _how_to_go_on(verb: str, folder: Path, in_a_sweep: bool) -> str:
+    """A run remembers its words; whatever else is begun again with the same ones goes on, too."""
+    if verb == "run" and not in_a_sweep:
+        return f"facemint run run={folder} goes on from here"
+    return f"the same words go on in {folder}"
 
 
 def _key(word: str) -> str:

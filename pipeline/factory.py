@@ -35,13 +35,9 @@ def run(cfg: DictConfig, anew: bool = False, only_check: bool = False) -> float 
     run_dir = RunDir(where())
     with open_dict(cfg):
         cfg.run = str(run_dir.root)
-    try:
-        preflight.check(cfg, run_dir)
-    except preflight.ConfigError:
-        _leave_no_trace(run_dir)
-        raise
+    preflight.check(cfg, run_dir)
     if only_check:
-        _leave_no_trace(run_dir)
+        leave_no_trace(run_dir.root)
         say(f"check: the run can begin in {run_dir.root}")
         return None
     _remember(cfg, run_dir)
@@ -52,10 +48,10 @@ def run(cfg: DictConfig, anew: bool = False, only_check: bool = False) -> float 
     return steps.mean_accuracy(run_dir)
 
 
-def _leave_no_trace(run_dir: RunDir) -> None:
-    """Removes the directory that Hydra has made for a run that does not begin."""
-    if run_dir.root.is_dir() and not any(run_dir.root.iterdir()):
-        run_dir.root.rmdir()
+def leave_no_trace(folder: Path) -> None:
+    """Removes the folder that Hydra has made for what did not begin, if nothing is in it."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _do(step: str, cfg: DictConfig, run_dir: RunDir, order: steps.Order, runner: Any, anew: bool) -> None:

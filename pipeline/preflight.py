@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -166,10 +167,22 @@ def _built(parts: Mapping[str, Any], problems: list[str]) -> Iterator[tuple[str,
         if name not in parts or _takes_pictures(parts[name]):
             continue
         try:
-            yield name, instantiate(parts[name], _convert_="all")
-        except Exception as error:  # noqa: BLE001  (whatever a constructor raises is what is wrong with its arguments)
+            yield name, build(parts[name])
+        except ValueError as error:
             if not _repeats(name, parts):
-                problems.append(f"{name}: {innermost(error)}")
+                problems.append(f"{name}: {error}")
+
+
+def build(part: Mapping[str, Any]) -> Any:
+    """A part from its config, as plain data.
+
+    Raises:
+        ValueError: If a constructor refuses its arguments, with what it said: whatever it raises, Hydra wraps it.
+    """
+    try:
+        return instantiate(dict(part), _convert_="all")
+    except InstantiationException as error:
+        raise ValueError(innermost(error)) from error
 
 
 def innermost(error: BaseException) -> str:

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.table import Table
 
-from pipeline.fit import ONNX, Order, fit
+from pipeline.fit import ONNX, Order, begin, fit, occupied
 from pipeline.meaning import plain
-from pipeline.preflight import ConfigError, free_memory, innermost, precision, targets
+from pipeline.preflight import ConfigError, build, free_memory, innermost, precision, targets
 from pipeline.progress import CONSOLE, Watch, say
-from pipeline.steps.files import read_json, write_text
-from recognition.backbones import BACKBONES
+from pipeline.steps.files import read_json, sha256_of, write_text
 from recognition.formats import LabelledSet, open_set
 from recognition.train import Data, Recipe, embed, processes
+from recognition.train.batches import Share, epoch_order
 from recognition.train.logs import check_log
 from recognition.train.loop import fingerprint
 from recognition.train.memory_map import decoded, expect_room, opened
+from recognition.train.networks import dimensions, outline
 from recognition.train.pictures import check_labels
+from recognition.train.state import check_start
 from recognition.train.streaming import Stream
 
 FINISHED, CROPS, SCORED = "train.json", "crops", "protocols.json"
@@ -57,8 +61,13 @@ class Wish:
         return Path(self.said["out"])
 
     @property
+    def start(self) -> Path | None:
+        return None if self.said["start"] is None else Path(self.said["start"])
+
+    @property
     def recipe(self) -> Recipe:
-        return instantiate(dict(self.trainer), _convert_="all")
+        """Raises ValueError where it is none."""
+        return build(self.trainer)
 
 
 def train_alone(cfg: DictConfig) -> None:
@@ -85,56 +94,88 @@ def train_alone(cfg: DictConfig) -> None:
 
 
 def train_here(wish: Wish, device: str) -> dict[str, Any]:
-    """Trains in this process, joined with the others if there are any. Returns what train.json says."""
+    """Trains in this process, joined with the others if there are any. Returns what train.json says.
+
+    Raises:
+        ValueError: If `out` holds anything but this very training, a picture is broken, or the disk is full; and as
+            `recognition.train.train`.
+    """
+    started, source = time.monotonic(), open_set(wish.said["data"])
+    scoring = None if wish.said["protocols"]["folder"] is None else Scoring(wish)  # a broken set is found at once
+    if processes.rank() == 0:
+        begin(wish.out, facts(wish, source))
+    processes.wait()
+    with _data(wish, source) as data:
+        return _train(wish, data, device, scoring, started)
+
+
+def facts(wish: Wish, source: LabelledSet) -> dict[str, Any]:
+    """What tells a training from others before a picture is read."""
+    names = hashlib.sha256("\n".join(source.keys).encode("utf-8", "surrogateescape"))  # a file's name may be no text
+    names.update(source.labels.tobytes())
+    return {
+        "recipe": wish.recipe.sha256,
+        "set": names.hexdigest(),
+        "start": None if wish.start is None else sha256_of(wish.start),
+        "stream": wish.said["stream_buffer"] if wish.said["stream"] else None,
+    }
+
+
+def _train(wish: Wish, data: Data, device: str, scoring: Scoring | None, started: float) -> dict[str, Any]:
     said, recipe = wish.said, wish.recipe
-    data = _data(wish)
-    started = time.monotonic()
-    start = None if said["start"] is None else Path(said["start"])
+    inputs = fingerprint(data, recipe, wish.start)
+    before = read_json(wish.out / FINISHED)
+    processes.wait()  # all have read it before the first one writes it
+    if before.get("inputs") == inputs:
+        if processes.rank() == 0:
+            say(f"train: {wish.out} is up to date")
+        return before
     order = Order(
         wish.out,
-        fingerprint(data, recipe, start),
+        inputs,
         "train",
         FINISHED,
         device=device,
         log=said["log"],
         checkpoint_steps=said["checkpoint_steps"],
-        start=start,
-        told={"data": said["data"], "device": device},
-        on_epoch=None if said["protocols"]["folder"] is None else Scoring(wish),
+        start=wish.start,
+        told=lambda: {
+            "data": said["data"],
+            "seconds": round(time.monotonic() - started, 1),
+            "protocols": read_json(wish.out / SCORED).get("epochs", []),
+        },
+        on_epoch=scoring,
     )
-    before = read_json(wish.out / FINISHED)
-    processes.wait()  # all have read it before the first one writes it
-    if before.get("inputs") == order.inputs and "seconds" in before:
-        if processes.rank() == 0:
-            say(f"train: {wish.out} is up to date")
-        return before
-    told = fit(data, recipe, order)
-    told |= {
-        "seconds": round(time.monotonic() - started, 1),
-        "protocols": read_json(wish.out / SCORED).get("epochs", []),
-    }
-    if processes.rank() == 0:
-        write_text(wish.out / FINISHED, json.dumps(told, indent=1))
-    if isinstance(data, Stream):
-        data.close()
-    return told
+    return fit(data, recipe, order)
 
 
-def _data(wish: Wish) -> Data:
+@contextmanager
+def _data(wish: Wish, source: LabelledSet) -> Iterator[Data]:
+    """The pictures: decoded once, or streamed by processes that end with it."""
     said = wish.said
     if said["stream"]:
-        return Stream(open_set(said["data"]), said["stream_buffer"], workers=said["workers"])
-    folder = wish.out / CROPS
+        with closing(Stream(source, said["stream_buffer"], workers=said["workers"])) as stream:
+            yield stream
+        return
     if processes.rank() == 0:
-        source = open_set(said["data"])
-        with Watch("decode", len(source), "pictures") as watch:
-            decoded(source, folder, said["workers"], watch.reach)
-            watch.reach(len(source))
+        _decode(wish, source)
     processes.wait()
-    crops = opened(folder)
+    crops = opened(wish.out / CROPS)
     if crops is None:
-        raise ValueError(f"{folder}: expected the crops that the first process has decoded, on a disk that all share")
-    return crops.pictures()
+        raise ValueError(f"{wish.out}: expected {CROPS}, which the first process has decoded, on a disk that all share")
+    yield crops.pictures()
+
+
+def _decode(wish: Wish, source: LabelledSet) -> None:
+    there = opened(wish.out / CROPS)
+    if there is not None and there.sha256 != source.sha256:
+        raise ValueError(
+            f"{wish.out}: expected a training on the pictures of {source.place}, found one begun with others of the "
+            "same names; name another out=, or remove it"
+        )
+    with Watch("decode", len(source), "pictures") as watch:
+        decoded(source, wish.out / CROPS, wish.said["workers"], watch.reach)
+        watch.reach(len(source))
 
 
 class Scoring:
@@ -180,12 +221,14 @@ def check(wish: Wish, ranks: int) -> None:
         source = _source(wish)
     except (ValueError, OSError) as error:
         problems.append(f"data: {innermost(error)}")
-    problems += _words(wish)
+    problems += [*_words(wish), *_device(wish)]
     if not problems and source is not None:
         problems += [
-            *_batches(wish, ranks, len(source)),
+            *_start(wish, len(source.classes)),
+            *_batches(wish, ranks, source),
             *_memory(wish, ranks, len(source.classes)),
             *_disk(wish, source),
+            *_out(wish, source),
         ]
     if problems:
         raise ConfigError(problems)
@@ -197,12 +240,9 @@ def _recipe(wish: Wish) -> Iterator[str]:
     if unbound:
         return
     try:
-        recipe = wish.recipe
-        with torch.device("meta"):
-            build = BACKBONES[recipe.backbone]
-            build(dropout=recipe.dropout) if recipe.dropout else build()
-    except Exception as error:  # noqa: BLE001  (whatever a constructor raises is what is wrong with its arguments)
-        yield innermost(error)
+        outline(wish.recipe)
+    except ValueError as error:
+        yield str(error)
 
 
 def _source(wish: Wish) -> LabelledSet:
@@ -218,28 +258,60 @@ def _source(wish: Wish) -> LabelledSet:
 def _words(wish: Wish) -> Iterator[str]:
     said = wish.said
     folder = said["protocols"]["folder"]
-    numbers = {name: (said[name], least) for name, least in (("checkpoint_steps", 0), ("stream_buffer", 1))}
-    for name, (value, least) in (numbers | {"protocols.every": (said["protocols"]["every"], 1)}).items():
-        if not isinstance(value, int) or value < least:
+    for name, value, least in (
+        ("checkpoint_steps", said["checkpoint_steps"], 0),
+        ("stream_buffer", said["stream_buffer"], 1),
+        ("workers", 1 if said["workers"] is None else said["workers"], 1),
+        ("protocols.every", said["protocols"]["every"], 1),
+        ("ray.workers", said["ray"]["workers"], 0),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
             yield f"{name}: expected a whole number of at least {least}, got {value!r}"
-    if said["start"] is not None and not Path(said["start"]).is_file():
-        yield f"start: expected another training's checkpoint, found no {said['start']}"
+    if not isinstance(said["stream"], bool):
+        yield f"stream: expected true or false, got {said['stream']!r}"
+    if wish.start is not None and not wish.start.is_file():
+        yield f"start: expected another training's checkpoint, found no {wish.start}"
     if folder is not None and not any(Path(folder).glob("*.bin")):
         yield f"protocols.folder: expected a folder of *.bin files, got {folder}"
     try:
         check_log(said["log"])
     except ValueError as error:
         yield str(error)
-    yield from precision(wish.trainer, said["device"])
-    if str(said["device"]).startswith("cuda") and not torch.cuda.is_available():
-        yield f"device: expected a CUDA device to be there, found none, got {said['device']}"
 
 
-def _batches(wish: Wish, ranks: int, images: int) -> Iterator[str]:
-    from recognition.train.batches import Share
+def _device(wish: Wish) -> Iterator[str]:
+    """Where it trains; on Ray Train that is for `ray.num_gpus` to say, and the GPUs are those of its workers."""
+    device, ray = wish.said["device"], wish.said["ray"]
+    if device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", str(device)):
+        yield f"device: expected cpu, cuda or cuda:0 and so on, got {device!r}"
+    elif ray["workers"]:
+        given = "cuda" if ray["num_gpus"] else "cpu"
+        if device not in (None, given):
+            yield f"device: expected {given}, as ray.num_gpus is {ray['num_gpus']}, got {device}"
+        elif given == "cpu":
+            yield from precision(wish.trainer, given)
+    else:
+        yield from precision(wish.trainer, device)
+        if device not in (None, "cpu") and not torch.cuda.is_available():
+            yield f"device: expected a CUDA device to be there, found none, got {device}"
 
+
+def _start(wish: Wish, classes: int) -> Iterator[str]:
+    if wish.start is not None:
+        try:
+            check_start(wish.start, wish.recipe, classes)
+        except ValueError as error:
+            yield str(error)
+
+
+def _batches(wish: Wish, ranks: int, source: LabelledSet) -> Iterator[str]:
+    recipe = wish.recipe
     try:
-        Share(0, ranks, wish.recipe.accumulate).check(min(wish.recipe.batch_size, images // ranks * ranks))
+        Share(0, ranks, recipe.accumulate).check(recipe, len(source))
+        if recipe.batches == "pk" and wish.said["stream"]:
+            raise ValueError("batches: expected shuffled, as a stream cannot choose its pictures, got pk")
+        if recipe.batches == "pk":
+            epoch_order(source.labels, recipe, 0)
     except ValueError as error:
         yield f"trainer.{error}"
 
@@ -247,9 +319,8 @@ def _batches(wish: Wish, ranks: int, images: int) -> Iterator[str]:
 def _memory(wish: Wish, ranks: int, classes: int) -> Iterator[str]:
     """Weights, gradients, what the optimizer remembers, and logits: what a process holds at least."""
     recipe = wish.recipe
-    with torch.device("meta"):
-        model = BACKBONES[recipe.backbone]()
-    weights = sum(value.numel() for value in model.parameters()) + classes * int(model.dimensions) // ranks  # type: ignore[arg-type]
+    model = outline(recipe)
+    weights = sum(value.numel() for value in model.parameters()) + classes * dimensions(model) // ranks
     copies = 4 if recipe.optimizer == "adamw" else 3
     logits = 3 * recipe.batch_size // recipe.accumulate * classes // ranks
     device = wish.said["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -271,6 +342,13 @@ def _disk(wish: Wish, source: LabelledSet) -> Iterator[str]:
             expect_room(wish.out / CROPS, len(source))
         except ValueError as error:
             yield f"out: {error}; stream=true decodes in every epoch instead"
+
+
+def _out(wish: Wish, source: LabelledSet) -> Iterator[str]:
+    """Nobody's files are written over."""
+    told = occupied(wish.out, facts(wish, source))
+    if told is not None:
+        yield f"out: {told}"
 
 
 # --- what stands there at the end ------------------------------------------------------------------------------------

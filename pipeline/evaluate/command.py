@@ -69,12 +69,7 @@ def evaluate(cfg: DictConfig, to_markdown: Path | None = None) -> None:
     folder = where()
     with open_dict(cfg):
         cfg.run = str(folder)
-    try:
-        preflight.check_evaluation(cfg, folder)
-    except preflight.ConfigError:
-        if folder.is_dir() and not any(folder.iterdir()):  # Hydra has made it
-            folder.rmdir()
-        raise
+    preflight.check_evaluation(cfg, folder)
     studio = Studio(
         folder,
         builder(cfg.runner)(),

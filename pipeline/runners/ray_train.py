@@ -11,7 +11,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray.train import RunConfig, ScalingConfig
+from ray.train import RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from pipeline.runners.ray import environment
@@ -40,7 +40,8 @@ class RayTrain:
         """Has every worker do `work(order, device)` with torch.distributed joined, and waits.
 
         Raises:
-            ValueError: If the machine has less than the workers hold, or a worker failed, with what it said.
+            ValueError: If the machine has less than the workers hold, or a worker refused something, with what it said.
+            WorkerGroupError: If a worker failed otherwise.
         """
         self._start()
         with tempfile.TemporaryDirectory(prefix="ray_train_") as folder:
@@ -57,7 +58,12 @@ class RayTrain:
                     storage_path=folder, worker_runtime_env={"env_vars": environment(max(1, int(self.num_cpus)))}
                 ),
             )
-            trainer.fit()
+            try:
+                trainer.fit()
+            except WorkerGroupError as error:
+                if refused := _refusals(error):
+                    raise ValueError(str(refused[0])) from error
+                raise
 
     def _start(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -68,11 +74,19 @@ class RayTrain:
             else:
                 ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
         if self.address is None:
-            have, needed = ray.cluster_resources().get("CPU", 0), self.workers * self.num_cpus
-            if have < needed:
-                raise ValueError(
-                    f"ray: expected a machine with {needed:g} CPUs for {self.workers} workers, found {have:g}"
-                )
+            for name, each in (("CPU", self.num_cpus), ("GPU", self.num_gpus)):
+                have, needed = ray.cluster_resources().get(name, 0), self.workers * each
+                if have < needed:
+                    raise ValueError(
+                        f"ray: expected a machine with {needed:g} {name}s for {self.workers} workers, found {have:g}"
+                    )
+
+
+def _refusals(error: WorkerGroupError) -> list[ValueError]:
+    """What workers refused, in their own words; the others failed because of it, or otherwise."""
+    # Ray wraps what a worker raised: its words are the traceback then.
+    failures = [getattr(failure, "_base_exc", failure) for _, failure in sorted(error.worker_failures.items())]
+    return [failure for failure in failures if isinstance(failure, ValueError)]
 
 
 def _each(given: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import numpy as np
 from pipeline.progress import Watch, say
 from pipeline.rundir import RunDir
 from pipeline.steps.control import size
-from pipeline.steps.files import digest, read_json
+from pipeline.steps.files import digest, read_json, write_text
 from pipeline.steps.make import expect_made, shards_digest
 from pipeline.steps.order import Lazy
 from pipeline.steps.seeds import stream
@@ -83,9 +84,22 @@ def _train_one(
 
     from pipeline.fit import Order, fit
 
+    _make_way(folder, inputs, anew)
     chosen = replace(recipe, seed=seed_of(recipe.seed, number))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    fit(pictures, chosen, Order(folder, inputs, label, FINISHED, anew, device))
+    fit(pictures, chosen, Order(folder, inputs, label, FINISHED, device))
+
+
+def _make_way(folder: Path, inputs: str, anew: bool) -> None:
+    """Empties a run's own folder where it holds the training of another order, or one that is wanted anew."""
+    from pipeline.fit import BEGUN, occupied
+
+    if occupied(folder, {"inputs": inputs}) is None and not (anew and (folder / FINISHED).exists()):
+        return
+    for path in (folder / BEGUN, folder / FINISHED, *folder.glob("*")):  # the first two vouch for the others
+        if path.is_file():
+            path.unlink()
+    write_text(folder / BEGUN, json.dumps({"inputs": inputs}))
 
 
 def evenly(labels: np.ndarray, limit: int | None) -> np.ndarray:

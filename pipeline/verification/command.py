@@ -24,7 +24,7 @@ from benchmarks.verdicts import model_verdict
 from benchmarks.verify import PROTOCOL
 from pipeline.progress import Watch, say
 from pipeline.verification.fruits import whole_pipeline
-from stages.embed.align import crop
+from stages.embed.align import crop_of
 
 FORMAT = "facemint-verify-1"
 BY_RULE = "the last epoch is scored, by rule"
@@ -163,15 +163,11 @@ def _scored(model: Loaded, sets: Sequence[Set], order: Order) -> Scored:
 def _templates(data: TemplateSet, model: Loaded, order: Order, watch: Watch) -> dict[str, dict[str, Any]]:
     """IJB under each setting: `ijbc` for the first, `ijbc N0D1F1` for others."""
     with tempfile.TemporaryDirectory(dir=order.work) as work:
-        features = embed_pictures(data, model, _align, Path(work), BATCH, watch.advance)
+        features = embed_pictures(data, model, crop_of, Path(work), BATCH, watch.advance)
         return {
             data.name if place == 0 else f"{data.name} {name}": score_templates(data, features, SETTINGS[name])
             for place, name in enumerate(order.template_settings)
         }
-
-
-def _align(picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    return crop(picture[None], landmarks[None])[0]
 
 
 def _side(scored: Sequence[Scored]) -> dict[str, Any]:

@@ -7,10 +7,8 @@ import numpy as np
 from benchmarks.fruits import Pipeline
 from benchmarks.models import Loaded
 from generation.weights import FOLDER, bundled
-from stages.embed.align import alignable, crop, resized
-from stages.embed.detector import Detector
-
-MIN_PROBABILITY = 0.5  # of a face that counts as found, as in stages.embed.bundled
+from stages.embed.align import alignable, crop_of, resized
+from stages.embed.detector import MIN_PROBABILITY, Detector
 
 
 def whole_pipeline(model: Loaded, flip: bool) -> Pipeline:
@@ -32,13 +30,10 @@ def whole_pipeline(model: Loaded, flip: bool) -> Pipeline:
         placed = (landmarks + np.float32(0.5)) * np.float32(width / 112) - np.float32(0.5)
         return placed[0] if probability[0] >= MIN_PROBABILITY and alignable(placed)[0] else None
 
-    def align(picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        return crop(picture[None], landmarks[None])[0]
-
     def embed(face: np.ndarray) -> np.ndarray:
         if not flip:
             return model(face[None])[0]
         return model(np.stack([face, face[:, ::-1]])).sum(axis=0)
 
     about = {"detector": weights.path.name, "detector_sha256": weights.sha256, "flip": flip}
-    return Pipeline(detect, align, embed, lambda one, other: float(one @ other), about)
+    return Pipeline(detect, crop_of, embed, lambda one, other: float(one @ other), about)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.ending import Debug, ended
+
 if TYPE_CHECKING:
     from pipeline.verification.command import Order
 
@@ -42,6 +44,7 @@ def verify(
     ] = None,
     fruits: Annotated[bool, typer.Option("--fruits", help="Time the whole pipeline on one thread, too.")] = False,
     work: Annotated[Path | None, typer.Option(help="Where features of IJB go meanwhile.")] = None,
+    debug: Debug = False,
 ) -> None:
     """Scores a model, ours or theirs, on verification sets.
 
@@ -55,10 +58,9 @@ def verify(
     """
     from benchmarks.models import Settings
     from benchmarks.sets import Opening
-    from pipeline.cli import EXPECTED, FAILED, complain, one_line
     from pipeline.verification.command import Order
 
-    try:
+    with ended(debug):
         model, protocols, other = _said(words)
         settings = Settings(backbone, bgr, fp16, mean, std, device, batch, threads)
         theirs = replace(settings, backbone=against_backbone or backbone)
@@ -76,9 +78,6 @@ def verify(
             work,
         )
         _tell(order, out or Path(f"verify-{model.stem}.json"))
-    except EXPECTED as error:
-        complain(one_line(error))
-        raise typer.Exit(FAILED) from None
 
 
 def _tell(order: Order, out: Path) -> None:
@@ -88,6 +87,8 @@ def _tell(order: Order, out: Path) -> None:
     from pipeline.verification.command import verify_order
     from pipeline.verification.table import lines, tables
 
+    if out.is_dir():
+        raise ValueError(f"out: expected the name of a JSON file, got a folder, {out}")
     told = verify_order(order)
     write_text(out, json.dumps(told, indent=1, allow_nan=False))
     for table in tables(told):

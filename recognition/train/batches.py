@@ -51,13 +51,29 @@ class Share:
         size, unit = self.size(len(batch)), self.unit(micro)
         return np.sort(batch[unit * size : (unit + 1) * size])
 
-    def check(self, batch: int) -> None:
-        """Raises ValueError unless every unit of a batch has the same number of pictures, at least 1."""
-        if batch % self.units or batch < self.units:
-            raise ValueError(
-                f"batch_size: expected a multiple of {self.ranks} processes x {self.accumulate} micro-batches, "
-                f"got {batch}"
-            )
+    def check(self, recipe: Recipe, images: int) -> None:
+        """Raises ValueError unless every unit of a batch gets as many pictures as the others.
+
+        At least 2, since BatchNorm can do nothing with one. Fewer pictures than a batch are one smaller batch.
+
+        Args:
+            recipe: With the batch that is shared out.
+            images: Pictures in the set.
+        """
+        units = f"{self.ranks} processes x {self.accumulate} micro-batches"
+        whole = images // self.units * self.units
+        batch = recipe.batch_size if recipe.batches == "pk" else min(recipe.batch_size, whole)
+        if batch % self.units:
+            raise ValueError(f"batch_size: expected a multiple of {units}, got {batch}")
+        if batch < 2 * self.units:
+            raise ValueError(f"batch_size: expected at least 2 pictures for each of {units}, got {batch} of {images}")
+
+
+def shrunk(recipe: Recipe, images: int) -> list[str]:
+    """A line where a set is smaller than a batch, which then is all of it."""
+    if images >= recipe.batch_size or recipe.batches == "pk":
+        return []
+    return [f"batches: {images} pictures are one batch, smaller than the batch_size of {recipe.batch_size}"]
 
 
 @dataclass(frozen=True)

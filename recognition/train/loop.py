@@ -121,7 +121,7 @@ def train(
     """
     check_labels(data.labels)
     share = Share(processes.rank(), processes.ranks(), recipe.accumulate)
-    share.check(min(recipe.batch_size, len(data.labels) // share.units * share.units))
+    share.check(recipe, len(data.labels))
     first, where = processes.rank() == 0, torch.device(device)
     out_dir.mkdir(parents=True, exist_ok=True)
     made_from = fingerprint(data, recipe, start)

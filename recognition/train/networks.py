@@ -27,6 +27,17 @@ def backbone(recipe: Recipe, device: torch.device) -> nn.Module:
     return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def outline(recipe: Recipe) -> nn.Module:
+    """The recipe's backbone without memory for its weights: names and shapes.
+
+    Raises:
+        ValueError: As `backbone`.
+    """
+    meta = torch.device("meta")
+    with meta:
+        return backbone(recipe, meta)
+
+
 def head(recipe: Recipe, classes: int, model: nn.Module, device: torch.device) -> PartialFC:
     """The recipe's head: this process's part of the class centres."""
     return PartialFC(classes, dimensions(model), recipe.margin, recipe.sample_rate).to(device)

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from recognition.train.batches import Share, epoch_order, pk_order, steps_of
+from recognition.train.batches import Share, epoch_order, pk_order, shrunk, steps_of
 from recognition.train.recipe import Recipe
 from recognition.train.scan import Scan, scanned
 
@@ -131,7 +131,7 @@ class Pictures:
 
     def notes(self, recipe: Recipe) -> list[str]:
         if recipe.batches != "pk":
-            return []
+            return shrunk(recipe, len(self))
         report = pk_order(self.labels, recipe, 0)[1]
         return [f"batches: {report}"] if report.short or report.left_out else []
 

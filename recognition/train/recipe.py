@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from itertools import pairwise
+from numbers import Integral, Real
 from typing import Any
 
 from recognition.augment import Augment, Augmentation, described
@@ -97,11 +98,23 @@ class Recipe:
     few_pictures: str = "repeat"
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         object.__setattr__(self, "milestones", tuple(self.milestones))  # a config's list
         self._check_names()
         self._check_numbers()
         self._check_milestones()
         self._check_batches()
+
+    def _check_kinds(self) -> None:
+        """A config's words may be of any kind: "ten" epochs, or one and a half."""
+        for each in fields(self):
+            kind, value = _KINDS.get(str(each.type)), getattr(self, each.name)
+            if kind is not None and (isinstance(value, bool) or not isinstance(value, kind[0])):
+                raise ValueError(f"Recipe.{each.name}: expected {kind[1]}, got {value!r}")
+        if not isinstance(self.margin, Margin):
+            raise ValueError(f"Recipe.margin: expected one of recognition's margins, got {self.margin!r}")
+        if not isinstance(self.augment, Augmentation):
+            raise ValueError(f"Recipe.augment: expected one of recognition's augmentations, got {self.augment!r}")
 
     def _check_names(self) -> None:
         for name, allowed in (
@@ -173,6 +186,7 @@ class Recipe:
         return hashlib.sha256(json.dumps(self.told, sort_keys=True).encode()).hexdigest()
 
 
+_KINDS = {"int": (Integral, "a whole number"), "float": (Real, "a number")}  # of fields, by their annotation
 _FIRST = {
     "Recipe": (
         *("backbone", "margin", "augment", "epochs", "batch_size", "optimizer", "peak_lr", "momentum", "weight_decay"),

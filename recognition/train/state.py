@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from recognition.train import processes
-from recognition.train.networks import backbone, head
+from recognition.train.networks import backbone, dimensions, head, outline
 from recognition.train.recipe import Recipe
 
 CHECKPOINT = "checkpoint.pt"
@@ -95,7 +96,12 @@ class State:
         processes.wait()
 
     def begin_with(self, path: Path) -> None:
-        """Takes the weights of another training, of the same backbone and classes."""
+        """Takes the weights of another training, of the same backbone and classes.
+
+        Raises:
+            ValueError: As `check_start`.
+        """
+        check_start(path, self.recipe, self.head.classes)
         saved = torch.load(path, map_location=self.device, weights_only=True)
         self.model.load_state_dict(saved["average"] or saved["model"])
         self.head.load_whole(saved["head"]["weight"])
@@ -168,6 +174,24 @@ class State:
                 mine = self.head.part(value).clone() if name == _HEAD and _by_row(value, parameter) else value
                 # AdamW counts its steps on the CPU, unless it is told otherwise.
                 self.optimizer.state[parameter][key] = mine.cpu() if key == "step" else mine
+
+
+def check_start(path: Path, recipe: Recipe, classes: int) -> None:
+    """Raises ValueError unless a file is the checkpoint of a training of the same backbone and as many classes."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        found = {name: tuple(value.shape) for name, value in (saved["average"] or saved["model"]).items()}
+        centres = tuple(saved["head"]["weight"].shape)
+    except (pickle.UnpicklingError, RuntimeError, LookupError, EOFError, TypeError, AttributeError) as error:
+        raise ValueError(f"start: expected the {CHECKPOINT} of a training, got another file, {path}") from error
+    model = outline(recipe)
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    other = next((name for name in sorted(wanted | found) if wanted.get(name) != found.get(name)), None)
+    if other is not None:
+        expected, got = (shapes.get(other, "nothing") for shapes in (wanted, found))
+        raise ValueError(f"start: expected weights of {recipe.backbone} in {path}, with {other} {expected}, got {got}")
+    if centres != (classes, dimensions(model)):
+        raise ValueError(f"start: expected a training on {classes} people in {path}, got one on {centres[0]}")
 
 
 def _by_row(value: Any, parameter: nn.Parameter) -> bool:

@@ -17,7 +17,7 @@ from jaxtyping import Int64, UInt8
 
 from recognition.decoding import Workers, cores, decode, pieces
 from recognition.formats.sample import LabelledSet, Sample
-from recognition.train.batches import Share
+from recognition.train.batches import Share, shrunk
 from recognition.train.pictures import Epoch, Unit, check_labels, subset_rows
 from recognition.train.recipe import Recipe
 from recognition.train.scan import Scan, scanned
@@ -92,11 +92,11 @@ class Stream:
         return scanned(images, labels, None)
 
     def notes(self, recipe: Recipe) -> list[str]:
-        return []
+        return shrunk(recipe, len(self.source))
 
     def tell(self, digest: hashlib._Hash) -> None:
         """All keys and labels, and at most 1000 encoded pictures."""
-        digest.update("\n".join(self.source.keys).encode())
+        digest.update("\n".join(self.source.keys).encode("utf-8", "surrogateescape"))  # a file's name may be no text
         digest.update(self.labels.tobytes())
         for sample in self.source.read(range(0, len(self.source), max(1, len(self.source) // 1000))):
             digest.update(sample.jpeg)

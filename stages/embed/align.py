@@ -90,6 +90,13 @@ def crop(
     return crops
 
 
+def crop_of(
+    picture: UInt8[np.ndarray, "h w 3"], landmarks: Float32[np.ndarray, "5 2"]
+) -> UInt8[np.ndarray, "112 112 3"]:
+    """The aligned crop of one face: `crop` of a batch of one."""
+    return crop(picture[None], landmarks[None])[0]
+
+
 def resized(picture: UInt8[np.ndarray, "h w 3"], size_px: int) -> UInt8[np.ndarray, "s s 3"]:
     """The whole picture, `size_px` square, averaged over areas; the picture itself where it has that size."""
     return cv2.resize(picture, (size_px, size_px), interpolation=cv2.INTER_AREA)

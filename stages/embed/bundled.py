@@ -12,7 +12,7 @@ from jaxtyping import Float32, UInt8
 from generation.weights import FOLDER, Weights, bundled, of_space
 from stages.embed.align import BORDERS, alignable, crop, resized
 from stages.embed.batch import in_batches
-from stages.embed.detector import Detector, session_options
+from stages.embed.detector import MIN_PROBABILITY, Detector, session_options
 from stages.records import Faces, Images
 
 
@@ -58,7 +58,7 @@ class Bundled:
         space: str,
         threads: int = 1,
         batch_size: int = 16,
-        min_probability: float = 0.5,
+        min_probability: float = MIN_PROBABILITY,
         border: str = "black",
         weights: str | Path = FOLDER,
     ) -> None:

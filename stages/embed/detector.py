@@ -10,6 +10,8 @@ from jaxtyping import Float32, UInt8
 
 from stages.embed.batch import in_batches
 
+MIN_PROBABILITY = 0.5  # of a face that counts as found: the detector is trained to mean it
+
 
 class Detector:
     """112x112 pictures -> landmarks and the probability of a face, through ONNX.

@@ -254,6 +254,8 @@ def test_a_run_is_its_recognisers_and_tells_recipe_and_last_epoch(tmp_path):
     assert [file.parent.name for file in files] == ["model", "model_1", "model_2", "model_10"]
     about = load_model(files[0]).about
     assert (about["recipe_sha256"], about["checkpoint"]) == ("ab" * 32, "last epoch, 8 of 8, by rule")
+    (tmp_path / "model" / "model.json").rename(tmp_path / "model" / "train.json")  # as `facemint train` leaves it
+    assert load_model(files[0]).about == about
     (tmp_path / "model" / "model.json").write_text("{}")
     with pytest.raises(ValueError, match=r"model\.json: expected what a training says"):
         load_model(files[0])

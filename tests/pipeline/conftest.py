@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from tests.pipeline.tiny import write_weights
 from tests.pipeline.toys import judge, planner
 
 PEOPLE, PHOTOGRAPHS = 6, 3
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +50,19 @@ def words(weights: Path) -> list[str]:
 def facemint(*words: str) -> Result:
     """The command line, in this process."""
     return CliRunner().invoke(app, list(words))
+
+
+def started(*words: str) -> subprocess.Popen[str]:
+    """The command line, in a process of its own that can be stopped."""
+    command = [sys.executable, "-m", "pipeline.cli", *words]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=_hear_ctrl_c
+    )
+
+
+def _hear_ctrl_c() -> None:
+    """A shell that starts the tests in the background has them ignore Ctrl-C, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def order_for(run: RunDir, weights: Path, chunk_people: int = 2) -> steps.Order:

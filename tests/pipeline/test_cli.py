@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,9 +17,7 @@ import yaml
 from pipeline.cli import _key
 from pipeline.rundir import RunDir
 from stages.ledger import read_ledger
-from tests.pipeline.conftest import facemint, made
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.pipeline.conftest import facemint, made, started
 
 
 @pytest.fixture(scope="module")
@@ -158,11 +154,6 @@ def test_the_key_of_an_override() -> None:
     assert [_key(word) for word in ("a=1", "+a.b=c=d", "++a=1", "~a")] == ["a", "a.b", "a", "a"]
 
 
-def _hear_ctrl_c() -> None:
-    """A shell that starts the tests in the background has them ignore Ctrl-C, and children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.parametrize(
     ("runner", "blow"), [("ray", signal.SIGKILL), ("ray", signal.SIGINT), ("local", signal.SIGINT)]
 )
@@ -171,10 +162,7 @@ def test_a_driver_that_is_stopped_goes_on_to_the_same_bytes(
 ) -> None:
     run = RunDir(tmp_path / "run")
     slow = ["generator._target_=tests.pipeline.toys.Slow", "steps=[sample,plan,make]", f"run={run.root}"]
-    command = [sys.executable, "-m", "pipeline.cli", "run", *words, *slow, f"runner={runner}", "chunk_people=1"]
-    driver = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=_hear_ctrl_c
-    )
+    driver = started("run", *words, *slow, f"runner={runner}", "chunk_people=1")
     while not list(run.ledger.glob("*.parquet")):
         assert driver.poll() is None, driver.stdout.read()
         time.sleep(0.1)

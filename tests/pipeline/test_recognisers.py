@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline import steps
 from pipeline.protocols import WorldProtocols
@@ -45,6 +46,15 @@ def test_every_seed_is_a_recogniser_of_its_own_and_the_controls_have_the_same(tr
     for number in (0, 1):  # the control is the same pictures here, so the same seed is the same recogniser
         assert told(trained, number)["weights_sha256"] == told(trained.control, number)["weights_sha256"]
         assert (trained.control.model(number) / "recogniser.onnx").exists()
+
+
+def test_the_device_is_said(trained: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # a run takes the GPU where there is one
+    run = RunDir(shutil.copytree(trained.root, tmp_path / "run"))
+    shutil.rmtree(run.control.root)
+    steps.train(run, partial(RECIPE, epochs=1), "another test", recognisers=1, anew=False)
+    assert f"train on {device}: 18 of 18 pictures" in capsys.readouterr().out
+    assert told(run, 0)["device"] == told(trained, 0)["device"] == device
 
 
 def test_a_finished_seed_is_not_trained_again_and_another_is_added(trained: RunDir, tmp_path: Path) -> None:

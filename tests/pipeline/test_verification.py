@@ -132,12 +132,13 @@ def test_the_worlds_protocols_know_their_people(tmp_path: Path) -> None:
             "expected one of the sets of pairs, easy, hard, got 'lfw'",
         ),
         (["{toy}", "{sets}", "--choose-on", "easy"], "choose-on: expected a folder of checkpoints to choose from"),
+        (["{toy}", "{sets}", "--out", "{sets}"], "out: expected the name of a JSON file, got a folder, "),
         (["{toy}", "{sets}", "--device", "tpu"], "device: expected cpu or cuda, got 'tpu'"),
     ],
 )
 def test_a_mistake_is_one_line(words: list[str], told: str, toy: Path, sets: Path, tmp_path: Path) -> None:
     out = tmp_path / "told.json"
-    result = facemint("verify", *(word.format(toy=toy, sets=sets) for word in words), "--out", str(out))
+    result = facemint("verify", "--out", str(out), *(word.format(toy=toy, sets=sets) for word in words))
     assert result.exit_code == 1
     assert told in result.stderr
     assert result.stderr.count("\n") == 1

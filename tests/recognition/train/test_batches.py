@@ -45,7 +45,19 @@ def test_two_processes_take_the_micro_batches_of_one():
 
 def test_a_batch_that_cannot_be_shared_out_is_refused():
     with pytest.raises(ValueError, match=r"expected a multiple of 3 processes x 2 micro-batches, got 16"):
-        Share(0, 3, 2).check(16)
+        Share(0, 3, 2).check(RECIPE, 100)
+    with pytest.raises(ValueError, match=r"expected a multiple of 3 processes x 1 micro-batches, got 16"):
+        Share(0, 3, 1).check(replace(RECIPE, batches="pk"), 10)  # whose batches never shrink
+
+
+def test_a_set_smaller_than_a_batch_is_shared_out_as_far_as_it_goes():
+    Share(0, 3, 1).check(RECIPE, 10)
+
+
+def test_a_single_picture_is_no_batch_to_normalise_by():
+    with pytest.raises(ValueError, match=r"at least 2 pictures for each of 8 processes x 1 micro-batches, got 8 of 15"):
+        Share(0, 8, 1).check(RECIPE, 15)
+    Share(0, 8, 1).check(RECIPE, 16)
 
 
 @settings(max_examples=60, deadline=None)

@@ -111,6 +111,44 @@ def test_fewer_pictures_than_a_batch_are_one_batch(people, tmp_path):
     assert len(train(Pictures(images, labels), recipe, tmp_path).losses) == 1
 
 
+def test_a_set_smaller_than_a_batch_is_told(people, tmp_path):
+    said = []
+    recipe = replace(RECIPE, epochs=1, warmup_epochs=0.0, batch_size=512)
+    train(people, recipe, tmp_path, say=said.append)
+    assert "batches: 48 pictures are one batch, smaller than the batch_size of 512" in said
+
+
+def test_a_training_may_begin_with_the_weights_of_another(people, trained, tmp_path):
+    train(people, RECIPE, tmp_path / "first")
+    still = replace(RECIPE, epochs=1, warmup_epochs=0.0, peak_lr=1e-12, weight_decay=0.0)
+    result = train(people, still, tmp_path / "second", start=tmp_path / "first" / CHECKPOINT)
+    for ours, theirs in zip(result.model.parameters(), trained.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("kept", "fault"),
+    [
+        (b"not a checkpoint", "expected the checkpoint.pt of a training, got another file"),
+        ({"model": {}}, "expected the checkpoint.pt of a training, got another file"),
+        ({"average": {}, "model": {"a": torch.zeros(2)}}, "expected weights of iresnet_tiny in .*, with a nothing"),
+        ({"classes": 5}, "expected a training on 4 people in .*, got one on 5"),
+    ],
+)
+def test_what_nothing_can_begin_with_is_refused(people, kept, fault, tmp_path):
+    path = tmp_path / "start.pt"
+    if isinstance(kept, bytes):
+        path.write_bytes(kept)
+    else:
+        state = State(RECIPE, kept.pop("classes", 4), torch.device("cpu"))
+        state.save(path, "")
+        torch.save({**torch.load(path, weights_only=True), **kept}, path)
+    if kept == {"model": {}}:
+        torch.save(kept, path)
+    with pytest.raises(ValueError, match=fault):
+        train(people, RECIPE, tmp_path / "out", start=path)
+
+
 def test_a_loss_that_is_not_finite_names_epoch_and_step(people, tmp_path, monkeypatch):
     monkeypatch.setitem(networks.__dict__, "BACKBONES", {**BACKBONES, "iresnet_tiny": Exploding})
     with pytest.raises(ValueError, match="got nan in epoch 1, step 1"):

@@ -1,7 +1,10 @@
 import hashlib
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,8 @@ from recognition.augment import Augment, Compose, Erase, Flip
 from recognition.margins import ArcFace, CosFace, Filtered
 from recognition.train import Recipe, lr_at
 from tests.recognition.train.conftest import RECIPE
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing():
@@ -71,6 +76,29 @@ def test_a_recipe_out_of_range_names_the_value(changes):
     with pytest.raises(ValueError, match=name) as error:
         replace(RECIPE, **changes)
     assert str(value) in str(error.value)
+
+
+def test_a_value_of_another_kind_is_named_where_no_type_checker_looks_on():
+    """As it does in the tests, hence a process of its own."""
+    refused = [
+        ({"epochs": "ten"}, "Recipe.epochs: expected a whole number, got 'ten'"),
+        ({"epochs": 1.5}, "Recipe.epochs: expected a whole number, got 1.5"),
+        ({"batch_size": True}, "Recipe.batch_size: expected a whole number, got True"),
+        ({"seed": None}, "Recipe.seed: expected a whole number, got None"),
+        ({"peak_lr": "high"}, "Recipe.peak_lr: expected a number, got 'high'"),
+        ({"margin": "arcface"}, "Recipe.margin: expected one of recognition's margins, got 'arcface'"),
+        ({"augment": None}, "Recipe.augment: expected one of recognition's augmentations, got None"),
+    ]
+    code = f"""
+from recognition.train import Recipe
+for changes in {[changes for changes, _ in refused]}:
+    try:
+        print(Recipe(**changes))
+    except ValueError as error:
+        print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert said.stdout.splitlines() == [told for _, told in refused], said.stderr
 
 
 def test_contradictions_are_refused():
