@@ -56,7 +56,7 @@ def _train_all(
         return
     pictures = _pictures(run, limit, label)
     for number in missing:
-        name = label if recognisers == 1 else f"{label}, {number + 1} of {recognisers}"
+        name = label if recognisers == 1 else f"{label} {number + 1} of {recognisers}"
         _train_one(run.model(number), pictures, recipe(), number, inputs[number], anew, name)
 
 
