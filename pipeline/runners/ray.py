@@ -21,6 +21,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, WorkerCrashedError
+from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -206,11 +207,14 @@ def _legs(pools: Mapping[str, Pool], stations: Mapping[str, Builder]) -> list[_L
 
 
 class _Worker:
-    """The actor: builds its stations once, then carries what it is given. `status` answers from a thread of its own."""
+    """The actor: builds its stations once, then carries what it is given. `status` answers from a thread of its own.
 
-    def __init__(self, seat: str, threads: int) -> None:
+    Which chunk it begins it notes in the cluster's store, where the note outlives it.
+    """
+
+    def __init__(self, seat: str, note: str, threads: int) -> None:
         self.name = f"{seat}@{os.uname().nodename}:{os.getpid()}"
-        self.threads = threads
+        self.note, self.threads = note, threads
         self.doing, self.since = "has not been asked for anything", time.monotonic()
 
     def build(self, builders: dict[str, Builder]) -> str:
@@ -220,6 +224,7 @@ class _Worker:
         return self.name
 
     def carry(self, index: int, item: Any) -> tuple[Any, tuple[str, dict[str, float]]]:
+        _internal_kv_put(self.note, str(index), overwrite=True)
         with threads_held_at(self.threads):
             result, seconds = carry(index, item, self.stations, lambda s: self._begin(f"has chunk {index} in `{s}`"))
         self._begin("waits for a chunk")
@@ -255,6 +260,7 @@ class _Seat:
     name: str
     leg: int
     bundle: int
+    note: str  # key under which its actor notes the chunk that it begins
     actor: Any = None
     building: Any = None  # reference to the end of the build, while it lasts
     deaths: int = 0  # in a row, while building
@@ -271,7 +277,8 @@ class _Crew:
         self.finished: deque[Done] = deque()
         for number, leg in enumerate(legs):
             for k in range(leg.pool.actors):
-                self.seats.append(_Seat(f"{leg.name}-{k}", number, len(self.seats)))
+                name = f"{leg.name}-{k}"
+                self.seats.append(_Seat(name, number, len(self.seats), f"facemint/{group.id.hex()}/{name}"))
         for seat in self.seats:
             self._fill(seat)
 
@@ -298,6 +305,7 @@ class _Crew:
     def dismiss(self) -> None:
         for seat in self.seats:
             ray.kill(seat.actor)
+            _internal_kv_del(seat.note)
 
     def _admit(self, chunks: Iterator[Chunk]) -> None:
         """Takes in new chunks until every actor could have its fill."""
@@ -369,12 +377,14 @@ class _Crew:
     def _mourn(self, seat: _Seat, death: Exception) -> None:
         """Replaces a dead worker and sends its chunks on their way again.
 
-        Ray reports the death on any of them first; the oldest that had not come through was the one in hand, and it
-        alone is counted against: its neighbours in the queue are not to blame.
+        Ray reports the death on any of them first. The one that the worker began last was in hand, and it alone is
+        counted against: not its neighbours in the queue, nor one that was done, but whose word was lost with the
+        worker. The oldest, where it had begun none of them.
         """
         ray.kill(seat.actor)  # a worker out of reach is dead to us, and must not go on writing
         lost = [trip for trip in list(seat.trips) if self._arrive(seat, trip) is not None]
-        victim = lost[0]
+        begun = int(_internal_kv_get(seat.note) or -1)
+        victim = next((trip for trip in lost if trip.chunk.index == begun), lost[0])
         if victim.attempt >= self.runner.max_attempts:
             raise GaveUpError(
                 f"chunk {victim.chunk.index} was given up: {victim.attempt} workers died with it in hand; "
@@ -401,7 +411,7 @@ class _Crew:
                 ),
                 runtime_env={"env_vars": environment(leg.pool.threads)},
             )
-            .remote(seat.name, leg.pool.threads)
+            .remote(seat.name, seat.note, leg.pool.threads)
         )
         seat.building = seat.actor.build.remote(leg.builders)
 

@@ -10,7 +10,7 @@ from generation.train.decoder import Critic, DecoderRecipe, train_decoder
 from generation.train.photographs import Photographs
 from tests.generation.small import TAUGHT, TOLD, denoiser, stirred
 from tests.generation.train.small import BEHOLDER, StopError, quiet, stop
-from tests.generation.train.two_processes import in_two_processes
+from tests.generation.train.two_processes import said_by_both
 
 SHAPE = AutoencoderShape(widths=(16, 16, 16), latent_channels=2)
 DENOISER = DenoiserShape(
@@ -74,11 +74,11 @@ def train(folder, say=print):
 
 
 @torch.no_grad()
-def test_two_processes_learn_what_one_does(whole, tmp_path):
-    said_by_both = in_two_processes(__name__, tmp_path)
-    assert said_by_both.count("step 4/4") == 1  # the first process alone says and keeps
+def test_two_processes_learn_what_one_does(whole, by_two_processes):
+    folder = by_two_processes / "test_decoder"
+    assert said_by_both(folder).count("step 4/4") == 1  # the first process alone says and keeps
     both = born()
-    both.load_state_dict(torch.load(tmp_path / "decoder.pt", weights_only=True)["average"])
+    both.load_state_dict(torch.load(folder / "decoder.pt", weights_only=True)["average"])
     latents = torch.from_numpy(DATA.latents.astype(np.float32))
     torch.testing.assert_close(both.decode(latents), whole.decode(latents), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(whole.decode(latents), born().decode(latents), atol=1e-2)

@@ -21,7 +21,7 @@ from generation.train.distil import (
 from generation.train.photographs import Others, draw
 from tests.generation.small import NARROW, denoiser
 from tests.generation.train.small import DATA, StopError, quiet, stop
-from tests.generation.train.two_processes import in_two_processes
+from tests.generation.train.two_processes import said_by_both
 
 RECIPE = DistilRecipe(steps=6, batch_size=4, warmup_steps=2, precision="fp32", threads=1, checkpoint_every=3)
 PLAIN = dataclasses.replace(RECIPE, guidance_identity=(1.0, 1.0), guidance_attributes=(1.0, 1.0))
@@ -203,11 +203,11 @@ def test_distillation_that_was_stopped_goes_on_to_the_same_weights(stage, tmp_pa
         assert torch.equal(tensor, continued.state_dict()[name]), name
 
 
-def test_two_processes_distil_what_one_does(tmp_path):
-    alone = train(tmp_path / "alone", quiet)
-    assert in_two_processes(__name__, tmp_path / "both").count("step 6/6") == 1
+def test_two_processes_distil_what_one_does(by_two_processes, tmp_path):
+    alone, folder = train(tmp_path, quiet), by_two_processes / "test_distil"
+    assert said_by_both(folder).count("step 6/6") == 1
     both = Denoiser(NARROW)
-    both.load_state_dict(torch.load(tmp_path / "both" / "student.pt", weights_only=True)["average"])
+    both.load_state_dict(torch.load(folder / "student.pt", weights_only=True)["average"])
     # Compared by what they say: AdamW divides a gradient by its size, which magnifies rounding where it is next to 0.
     torch.testing.assert_close(said(alone), said(both), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(said(alone), said(teacher()), atol=1e-3)

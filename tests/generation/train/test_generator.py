@@ -11,7 +11,7 @@ from generation.train.mirror import Mirror
 from generation.train.photographs import Others, _of_another_person, draw
 from tests.generation.small import NARROW
 from tests.generation.train.small import DATA, StopError, quiet, stop
-from tests.generation.train.two_processes import in_two_processes
+from tests.generation.train.two_processes import said_by_both
 
 RECIPE = GeneratorRecipe(
     steps=6,
@@ -57,12 +57,11 @@ def train(folder, say=print):
     return train_generator(DATA, NARROW, RECIPE, folder, say)
 
 
-def test_two_processes_learn_what_one_does(tmp_path):
-    alone = train(tmp_path / "alone", quiet)
-    said_by_both = in_two_processes(__name__, tmp_path / "both")
-    assert said_by_both.count("step 6/6") == 1  # the first process alone says and keeps
+def test_two_processes_learn_what_one_does(by_two_processes, tmp_path):
+    alone, folder = train(tmp_path, quiet), by_two_processes / "test_generator"
+    assert said_by_both(folder).count("step 6/6") == 1  # the first process alone says and keeps
     both = Denoiser(NARROW)
-    both.load_state_dict(torch.load(tmp_path / "both" / "denoiser.pt", weights_only=True)["average"])
+    both.load_state_dict(torch.load(folder / "denoiser.pt", weights_only=True)["average"])
     # Compared by what they say: AdamW divides a gradient by its size, which magnifies rounding where it is next to 0.
     torch.testing.assert_close(said(alone), said(both), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(said(alone), said(untrained()), atol=1e-3)

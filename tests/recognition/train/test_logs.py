@@ -47,7 +47,6 @@ def test_an_unknown_log_is_refused():
         check_log("paper")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed")
 def test_tensorboard_reads_what_was_written(people, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
