@@ -12,7 +12,6 @@ import io
 import os
 import pickle
 import pickletools
-import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from typing import Any
 import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
-from PIL import Image
+
+from recognition.formats.pixels import read_pixels
 
 SIDE_PX = 112  # the ArcFace template
 MAX_FILE_BYTES = 2**31  # the field's largest set, CFP-FP, has about 0.1 GB
@@ -47,10 +47,7 @@ def read_bin(path: str | os.PathLike[str]) -> tuple[UInt8[np.ndarray, "n 112 112
     stored, same = read_encoded(path)
     pictures = np.empty((len(stored), SIDE_PX, SIDE_PX, 3), np.uint8)
     for index, picture in enumerate(stored):
-        try:
-            pictures[index] = decode(picture, f"picture {index}")
-        except ValueError as fault:
-            raise ValueError(f"{path}: {fault}") from fault
+        pictures[index] = decode(picture, f"{path}: picture {index}")
     return pictures, same
 
 
@@ -135,33 +132,21 @@ def decode(encoded: bytes, name: str) -> Picture:
     """One stored picture, RGB, resized as `read_bin` says.
 
     Raises:
-        ValueError: If it is not a whole JPEG or PNG (OpenCV would fill what is cut off with grey and say nothing), too
-            large, or not square; begins with `name`.
+        ValueError: If it is not a whole JPEG or PNG, grey or RGB, too large, or not square; begins with `name`.
     """
-    try:
-        with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG")) as image:
-            width, height = image.size
-            if not (1 <= width <= MAX_SIDE_PX and 1 <= height <= MAX_SIDE_PX):
-                raise ValueError(f"expected sides of at most {MAX_SIDE_PX} pixels, got {width}x{height}")
-            rgb = np.asarray(image.convert("RGB"))
-    # what Pillow is seen to raise on damaged files; OSError covers its own two
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as fault:
-        raise ValueError(f"{name} cannot be decoded: {fault}") from fault
+    rgb = read_pixels(encoded, name, _expect_sides)
+    height, width = rgb.shape[:2]
     if width != SIDE_PX:
         scale = SIDE_PX / min(width, height)
         rgb = cv2.resize(rgb, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_CUBIC)
     if rgb.shape != (SIDE_PX, SIDE_PX, 3):
-        raise ValueError(f"expected a square aligned face as {name}, got {width}x{height}")
+        raise ValueError(f"{name}: expected a square aligned face, got {width}x{height}")
     return rgb
+
+
+def _expect_sides(width: int, height: int) -> None:
+    if not (width <= MAX_SIDE_PX and height <= MAX_SIDE_PX):
+        raise ValueError(f"expected sides of at most {MAX_SIDE_PX} pixels, got {width}x{height}")
 
 
 # --- a pickle as data -------------------------------------------------------------------------------------------------

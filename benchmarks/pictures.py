@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, UInt8
-from PIL import Image, UnidentifiedImageError
 
 from benchmarks.bins import SIDE_PX, decode
+from recognition.formats.pixels import read_pixels
 
 MAX_FILE_BYTES = 2**26  # of a picture that is a file of its own
 MAX_PIXELS = 2**26  # of a whole photograph
@@ -62,10 +61,7 @@ class Pictures:
     def _crop(self, row: int) -> UInt8[np.ndarray, "112 112 3"]:
         source = self.sources[row]
         if isinstance(source, bytes) and self.resize:
-            try:
-                return decode(source, f"picture {row}")
-            except ValueError as fault:
-                raise ValueError(f"{self.where}: {fault}") from fault
+            return decode(source, self._name(row))
         pixels = self.whole(row)
         if pixels.shape != (SIDE_PX, SIDE_PX, 3):
             raise ValueError(
@@ -103,15 +99,11 @@ def decode_whole(encoded: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
     """A picture of any size, RGB.
 
     Raises:
-        ValueError: If it is not a whole JPEG, PNG, BMP or WebP, or too large; begins with `name`.
+        ValueError: If it is not a whole JPEG, PNG, BMP or WebP of grey or RGB pixels, or too large; begins with `name`.
     """
-    try:
-        with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG", "BMP", "WEBP")) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"expected at most {MAX_PIXELS} pixels, got {image.width}x{image.height}")
-            return np.asarray(image.convert("RGB"))
-    # what Pillow is seen to raise on damaged files
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, TypeError, KeyError, IndexError) as fault:
-        raise ValueError(f"{name}: cannot be decoded: {fault}") from fault
-    except Image.DecompressionBombError as fault:
-        raise ValueError(f"{name}: cannot be decoded: {fault}") from fault
+    return read_pixels(encoded, name, _expect_pixels, ("JPEG", "PNG", "BMP", "WEBP"))
+
+
+def _expect_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"expected at most {MAX_PIXELS} pixels, got {width}x{height}")

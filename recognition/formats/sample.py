@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
 import re
 import struct
 from collections import Counter
@@ -18,14 +17,14 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, UInt8
-from PIL import Image
+
+from recognition.formats.pixels import read_pixels
 
 # No dot: WebDataset takes everything after the first one for the extension. At most 80: USTAR names end at 100.
 KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
 MAX_PICTURE_BYTES = 16 << 20
 EXPORTED = "export.json"  # what an export says of itself, in its folder: of no set a part
 CROP_PX = 112
-_MODES = ("L", "RGB", "P")  # of Pillow; others lose something on the way to RGB: depth, opacity, ink
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,26 +136,12 @@ def decode_crop(sample: Sample) -> UInt8[np.ndarray, "112 112 3"]:
     Raises:
         ValueError: If it is not a whole JPEG or PNG of 112x112 grey or RGB pixels, naming the key.
     """
-    try:
-        with Image.open(io.BytesIO(sample.jpeg), formats=["JPEG", "PNG"]) as image:
-            if image.size != (CROP_PX, CROP_PX):  # known before anything is decoded
-                raise ValueError(f"expected 112x112 pixels, got {image.width}x{image.height}")
-            if image.mode not in _MODES or "transparency" in image.info:
-                raise ValueError(f"expected grey or RGB pixels, got {image.mode}")
-            return np.asarray(image.convert("RGB"))
-    # what Pillow is seen to raise on damaged files; OSError covers its own two
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        EOFError,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
-        raise ValueError(f"picture {sample.key}: {error}") from error
+    return read_pixels(sample.jpeg, f"picture {sample.key}", _expect_crop)
+
+
+def _expect_crop(width: int, height: int) -> None:
+    if width != CROP_PX or height != CROP_PX:
+        raise ValueError(f"expected {CROP_PX}x{CROP_PX} pixels, got {width}x{height}")
 
 
 def extension_of(sample: Sample) -> str:

@@ -93,7 +93,7 @@ def test_pictures_that_were_not_aligned_are_refused_instead_of_resized(lfw):
 def test_a_damaged_or_empty_picture_is_named(lfw):
     path = lfw / "P00" / "P00_0001.png"
     whole = path.read_bytes()
-    damaged = {"cannot be decoded": whole[:500], "expected a picture of 1 to": b"", "cannot be": b"GIF89a"}
+    damaged = {"truncated": whole[:500], "expected a picture of 1 to": b"", "cannot identify JPEG or": b"GIF89a"}
     for fault, content in damaged.items():
         path.write_bytes(content)
         with pytest.raises(ValueError, match=rf"P00_0001\.png: .*{fault}"):
