@@ -178,7 +178,7 @@ def weights(
 ) -> None:
     """Trains the bundled models on renders, on a CPU or a GPU; goes on where it stopped."""
     from generation.weights import FOLDER
-    from pipeline.weights import make_weights
+    from pipeline.weights.make import make_weights
 
     with ended(debug):
         make_weights(out or FOLDER, work, workers=workers, device=device, say=say)

@@ -76,7 +76,10 @@ def make_generator(work: Path, recipe: WeightsRecipe, workers: int, device: str,
     folder, order = work / FOLDER, recipe.generator
     claim(folder, asdict(order))
     photographs = Order(order.people, order.pictures, PEOPLE_STREAM, generator_attributes, order.seed, CloseUps)
-    rendered(folder / RENDERS, photographs, workers, device, say)
+    with pool(workers) as processes:
+        rendered(folder / RENDERS, photographs, processes, device, say)
+    if all((folder / name).exists() for name in (VECTORS, POPULATION, WEIGHTS)):
+        return
     with pool(1) as processes:  # anew, for its memory
         processes.submit(_make, work, recipe, device).result()
 

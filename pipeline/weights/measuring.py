@@ -37,22 +37,23 @@ def make_measuring(work: Path, recipe: WeightsRecipe, workers: int, device: str,
         ValueError: If the folder holds the work of another recipe.
     """
     claim(work, recipe.measuring)
-    for name, people, stream, draw in (
-        ("renders", recipe.people, PEOPLE_STREAM, training_attributes),
-        ("held_out", recipe.held_out, HELD_OUT_STREAM, training_attributes),
-        ("turned", recipe.held_out, TURNED_STREAM, _turned),
-    ):
-        rendered(work / name, Order(people, recipe.pictures, stream, draw, recipe.seed), workers, device, say)
-    jobs = [
-        partial(_train_detector, work / "renders", recipe, work, device),
-        partial(_train_embedder, work / "renders", recipe.embedder_a, work / "embedder_a", device),
-        partial(_train_embedder, work / "renders", recipe.embedder_b, work / "embedder_b", device),
-    ]
     with pool(workers) as processes:
-        for job in [processes.submit(job) for job in jobs]:
-            job.result()
-    with pool(workers) as processes:
+        for name, people, stream, draw in (
+            ("renders", recipe.people, PEOPLE_STREAM, training_attributes),
+            ("held_out", recipe.held_out, HELD_OUT_STREAM, training_attributes),
+            ("turned", recipe.held_out, TURNED_STREAM, _turned),
+        ):
+            rendered(work / name, Order(people, recipe.pictures, stream, draw, recipe.seed), processes, device, say)
         list(processes.map(partial(_write_protocol, work / "protocols", recipe.protocol_pairs, recipe.seed), PROTOCOLS))
+    jobs = {
+        "detector": partial(_train_detector, work / "renders", recipe, work, device),
+        "embedder_a": partial(_train_embedder, work / "renders", recipe.embedder_a, work / "embedder_a", device),
+        "embedder_b": partial(_train_embedder, work / "renders", recipe.embedder_b, work / "embedder_b", device),
+    }
+    missing = [job for name, job in jobs.items() if not (work / f"{name}.onnx").exists()]
+    with pool(workers) as processes:  # anew, for its memory
+        for running in [processes.submit(job) for job in missing]:
+            running.result()
     return scores_of(work)
 
 
@@ -69,23 +70,20 @@ def _turned(n: int, rng: np.random.Generator) -> list[dict[str, float]]:
 def _train_detector(folder: Path, recipe: WeightsRecipe, work: Path, device: str) -> None:
     renders = mapped(folder, Renders)
     rows = recipe.detector_people * recipe.pictures
-    if not (work / "detector.onnx").exists():
-        model = train_detector(
-            renders.pictures[:rows], renders.landmarks[:rows], recipe.detector, work, teller("detector"), device
-        )
-        export_detector(model, work / "detector.onnx")
+    model = train_detector(
+        renders.pictures[:rows], renders.landmarks[:rows], recipe.detector, work, teller("detector"), device
+    )
+    export_detector(model, work / "detector.onnx")
 
 
 def _train_embedder(renders: Path, recipe: Recipe, folder: Path, device: str) -> None:
-    if not folder.with_suffix(".onnx").exists():
-        data = mapped(renders, Renders)
-        say = teller(folder.name)
-        tell = partial(_now_and_then, say=say)
-        pictures = Pictures(data.crops, data.labels)
-        train(pictures, recipe, folder, tell, device=device)
-        start = folder / CHECKPOINT
-        trained = train(pictures, polish(recipe), polished(folder), tell, device=device, start=start)
-        export_onnx(trained.model, folder.with_suffix(".onnx"))
+    data = mapped(renders, Renders)
+    tell = partial(_now_and_then, say=teller(folder.name))
+    pictures = Pictures(data.crops, data.labels)
+    train(pictures, recipe, folder, tell, device=device)
+    start = folder / CHECKPOINT
+    trained = train(pictures, polish(recipe), polished(folder), tell, device=device, start=start)
+    export_onnx(trained.model, folder.with_suffix(".onnx"))
 
 
 def _write_protocol(folder: Path, pairs: int, seed: int, name: str) -> None:

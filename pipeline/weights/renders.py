@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from jaxtyping import Float32, Int64, UInt8
 
 from generation.regressor import CLOSE_UP_LEFT, CLOSE_UP_OF_PX, CLOSE_UP_TOP, SIZE_PX, closer
 from generation.world import CONTROLS, attribute_table, render, sample_people
-from pipeline.weights.workers import Say, pool
+from pipeline.weights.workers import Say
 from stages.embed.align import crop
 
 Draw = Callable[[int, np.random.Generator], list[dict[str, float]]]
@@ -74,17 +75,16 @@ class Order:
     kind: type[Renders] | type[CloseUps] = Renders
 
 
-def rendered(folder: Path, order: Order, workers: int, device: str, say: Say) -> None:
-    """Renders what is missing of the order, then joins it."""
+def rendered(folder: Path, order: Order, processes: Executor, device: str, say: Say) -> None:
+    """Renders what is missing of the order, in processes, then joins it."""
     blocks = range(0, order.people, BLOCK)
     folder.mkdir(parents=True, exist_ok=True)
     missing = [first for first in blocks if not (folder / f"{first:06d}.npz").exists()]
     started = time.perf_counter()
-    with pool(workers) as processes:
-        for done, _ in enumerate(processes.map(partial(_block, folder, order, device), missing), 1):
-            if done % 10 == 0 or done == len(missing):
-                rate = done * BLOCK * order.pictures / (time.perf_counter() - started)
-                say(f"{folder.name}: {done}/{len(missing)} blocks of {BLOCK} people, {rate:.0f} pictures/s")
+    for done, _ in enumerate(processes.map(partial(_block, folder, order, device), missing), 1):
+        if done % 10 == 0 or done == len(missing):
+            rate = done * BLOCK * order.pictures / (time.perf_counter() - started)
+            say(f"{folder.name}: {done}/{len(missing)} blocks of {BLOCK} people, {rate:.0f} pictures/s")
     _join(folder, [folder / f"{first:06d}.npz" for first in blocks], order.kind)
 
 

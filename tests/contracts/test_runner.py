@@ -81,8 +81,12 @@ def test_a_worker_that_dies_while_it_is_built_is_not_replaced_for_ever() -> None
 
 
 def test_a_stall_ends_with_what_each_actor_was_doing() -> None:
-    with pytest.raises(StallError, match=r"nothing finished for 3 s: .*belt-0@.* has chunk 2 in `generate` for \d+ s"):
-        totals(fused(1, stall_timeout_s=3.0), partial(Sleeps, on=2, seconds=60))
+    runner = fused(1)
+    done = runner.run(CHUNKS, {"generate": partial(Sleeps, on=1, seconds=600), "measure": Total})
+    next(done)
+    runner.stall_timeout_s = 1.0  # now that the worker is up, however long that took
+    with pytest.raises(StallError, match=r"nothing finished for 1 s: .*belt-0@.* has chunk 1 in `generate` for \d+ s"):
+        next(done)
 
 
 @pytest.mark.parametrize("runner", [Local(), fused(2)], ids=["local", "ray"])
@@ -115,10 +119,11 @@ def test_no_more_chunks_are_taken_in_than_the_actors_can_hold() -> None:
 
 
 def test_a_run_that_is_left_gives_back_what_it_held() -> None:
-    done = fused(3).run(CHUNKS, {"generate": Noise, "measure": Total})
+    everything = Ray({"belt": Pool(BELT, num_cpus=3.0)})
+    done = everything.run(CHUNKS, {"generate": Noise, "measure": Total})
     next(done)
     done.close()
-    assert len(totals(fused(3))) == 7  # would wait for ever if the first run still held its pools
+    assert len(totals(everything)) == 7  # would wait for ever if the first run still held its pools
 
 
 def test_a_station_without_a_pool_or_with_two_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -52,11 +53,16 @@ def facemint(*words: str) -> Result:
     return CliRunner().invoke(app, list(words))
 
 
-def started(*words: str) -> subprocess.Popen[str]:
+def started(*words: str, **environment: str) -> subprocess.Popen[str]:
     """The command line, in a process of its own that can be stopped."""
-    command = [sys.executable, "-m", "pipeline.cli", *words]
     return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=_hear_ctrl_c
+        [sys.executable, "-m", "pipeline.cli", *words],
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=_hear_ctrl_c,
     )
 
 

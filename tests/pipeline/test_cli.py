@@ -154,27 +154,36 @@ def test_the_key_of_an_override() -> None:
     assert [_key(word) for word in ("a=1", "+a.b=c=d", "++a=1", "~a")] == ["a", "a.b", "a", "a"]
 
 
+HALTING = ("generator._target_=tests.pipeline.toys.Halts", "steps=[sample,plan,make]", "chunk_people=1")
+
+
+@pytest.fixture(scope="module")
+def never_stopped(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """What stands there after a run that nobody stopped. Not to be written to."""
+    run = RunDir(tmp_path_factory.mktemp("whole") / "run")
+    result = facemint("run", *words, *HALTING, f"run={run.root}")
+    assert result.exit_code == 0, result.output
+    assert made(run).keys() >= {"ledger/000005.parquet", "shards/000005.tar"}
+    return run
+
+
 @pytest.mark.parametrize(
     ("runner", "blow"), [("ray", signal.SIGKILL), ("ray", signal.SIGINT), ("local", signal.SIGINT)]
 )
 def test_a_driver_that_is_stopped_goes_on_to_the_same_bytes(
-    runner: str, blow: signal.Signals, words: list[str], tmp_path: Path
+    runner: str, blow: signal.Signals, words: list[str], never_stopped: RunDir, tmp_path: Path
 ) -> None:
     run = RunDir(tmp_path / "run")
-    slow = ["generator._target_=tests.pipeline.toys.Slow", "steps=[sample,plan,make]", f"run={run.root}"]
-    driver = started("run", *words, *slow, f"runner={runner}", "chunk_people=1")
-    while not list(run.ledger.glob("*.parquet")):
+    driver = started("run", *words, *HALTING, f"runner={runner}", f"run={run.root}", HALTS_IN=str(run.root))
+    while len(list(run.ledger.glob("*.parquet"))) < 3:
         assert driver.poll() is None, driver.stdout.read()
         time.sleep(0.1)
     os.kill(driver.pid, blow)
     told, _ = driver.communicate(timeout=60)
-    assert len(list(run.ledger.glob("*.parquet"))) < 6  # it was stopped in the middle
+    assert not (run.ledger / "000003.parquet").exists()  # it was stopped in the middle
     if blow == signal.SIGINT:
         assert driver.returncode == 130
         assert told.splitlines()[-1] == f"interrupted; facemint run run={run.root} goes on from here"
     begun = facemint("run", f"run={run.root}", "runner=local", "steps=[sample,plan,make]")
     assert begun.exit_code == 0, begun.output
-    whole = RunDir(tmp_path / "whole")
-    assert facemint("run", *words, *slow[:2], "chunk_people=1", f"run={whole.root}").exit_code == 0
-    assert made(run) == made(whole)
-    assert made(run).keys() >= {"ledger/000005.parquet", "shards/000005.tar"}
+    assert made(run) == made(never_stopped)

@@ -65,7 +65,7 @@ def test_a_key_that_is_none_is_there(runs: list[str]) -> None:
             ["--over", "guidance", "--page", "over.pdf"],
             "page: expected a file that ends in .html or .svg, got over.pdf",
         ),
-        (["--over", "guidance", "--page", "{0}/nowhere/over.svg"], "No such file or directory"),
+        (["--over", "guidance", "--page", "{0}/scores.json/over.svg"], "File exists: '{0}/scores.json'"),
     ],
 )
 def test_a_mistake_is_one_line(runs: list[str], words: list[str], told: str) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from generation.weights import FOLDER
 from pipeline.cli import CONF
@@ -21,7 +22,9 @@ REQUIRED = {  # what a user must say with these files
 }
 
 
-def composed(*words: str) -> object:
+@functools.cache
+def composed(*words: str) -> DictConfig:
+    """The config of these words. Not to be written to."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", list(words))

@@ -11,7 +11,10 @@ import pytest
 
 from benchmarks.bins import write_bin
 from benchmarks.people import write_people
+from benchmarks.protocols import load_protocol
 from generation.weights import FOLDER
+from pipeline.protocols import WorldProtocols
+from pipeline.runners.local import Local
 from tests.benchmarks.test_bins import picture
 from tests.benchmarks.test_models import toy_onnx
 from tests.pipeline.conftest import facemint
@@ -85,9 +88,10 @@ def test_a_score_that_was_chosen_on_a_set_is_marked(sets: Path, tmp_path: Path) 
     assert "checkpoint: chosen on easy" in result.output
 
 
-def test_the_whole_pipeline_is_timed_when_asked_for(toy: Path, sets: Path, tmp_path: Path) -> None:
-    out = tmp_path / "told.json"
-    result = facemint("verify", str(FOLDER / "embedder_a.onnx"), str(_faces(tmp_path)), "--fruits", "--out", str(out))
+def test_the_whole_pipeline_is_timed_when_asked_for(world: Path, tmp_path: Path) -> None:
+    out, faces = tmp_path / "told.json", tmp_path / "faces.bin"
+    shutil.copy(world / "wild.bin", faces)
+    result = facemint("verify", str(FOLDER / "embedder_a.onnx"), str(faces), "--fruits", "--out", str(out))
     assert result.exit_code == 0, result.output
     told = json.loads(out.read_text())["fruits"]["faces"]
     assert set(told["times"]) == {"detect", "align", "embed", "match", "whole"}
@@ -95,26 +99,25 @@ def test_the_whole_pipeline_is_timed_when_asked_for(toy: Path, sets: Path, tmp_p
     assert "FRUITS" in result.output
 
 
-def _faces(folder: Path) -> Path:
-    """Renders of 20 pairs, in which the bundled detector finds faces."""
-    from pipeline.protocols import WorldProtocols
-    from pipeline.runners.local import Local
-
-    WorldProtocols(["wild"], pairs=20).prepare(folder / "world", Local())
-    shutil.copy(folder / "world" / "wild.bin", folder / "faces.bin")
-    return folder / "faces.bin"
+WILD = WorldProtocols(["wild"], pairs=20)
 
 
-def test_the_worlds_protocols_know_their_people(tmp_path: Path) -> None:
-    from benchmarks.protocols import load_protocol
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Renders of 20 pairs, in which the bundled detector finds faces. Not to be written to."""
+    folder = tmp_path_factory.mktemp("world")
+    WILD.prepare(folder, Local())
+    return folder
 
-    _faces(tmp_path)
-    protocol = load_protocol(tmp_path / "world" / "wild.bin")
+
+def test_the_worlds_protocols_know_their_people(world: Path, tmp_path: Path) -> None:
+    before = Path(shutil.copytree(world, tmp_path / "world"))
+    protocol = load_protocol(before / "wild.bin")
     assert protocol.people is not None
     np.testing.assert_array_equal(protocol.people[:, 0] == protocol.people[:, 1], protocol.same)
-    (tmp_path / "world" / "wild.people.json").unlink()  # of a run before people were written down
-    _faces(tmp_path)
-    again = load_protocol(tmp_path / "world" / "wild.bin")
+    (before / "wild.people.json").unlink()  # of a run before people were written down
+    WILD.prepare(before, Local())
+    again = load_protocol(before / "wild.bin")
     np.testing.assert_array_equal(again.people, protocol.people)
 
 

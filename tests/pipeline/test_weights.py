@@ -25,8 +25,10 @@ from generation.weights import bundled
 from generation.world import attribute_table, render, sample_people
 from generation.world.scenes import generator_attributes
 from pipeline.cli import app
-from pipeline.weights import GeneratorOrder, WeightsRecipe, make_weights
+from pipeline.weights import sheets
 from pipeline.weights.generator import CONTROLS, told_controls
+from pipeline.weights.make import make_weights
+from pipeline.weights.recipe import GeneratorOrder, WeightsRecipe
 from pipeline.weights.regressor import RegressorOrder
 from pipeline.weights.workers import KEEPS_MEMORY, pool
 from stages.generate.bundled import Bundled
@@ -63,6 +65,15 @@ SMALL = dataclasses.replace(
         calibration=CalibrationRecipe(batches=2, batch_size=4, steps=1),
     ),
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_sheets():
+    """Most of what a training of two steps takes is its contact sheet; those of `made`, in a process of its own, are
+    drawn in full."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sheets, "STEPS", 1)
+        yield
 
 
 @pytest.fixture(scope="module")

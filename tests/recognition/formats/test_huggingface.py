@@ -35,7 +35,8 @@ def dataset(tmp_path, source) -> Path:
 
 def test_datasets_loads_the_same_bytes_labels_and_columns(dataset, source, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    datasets = pytest.importorskip("datasets")
+    import datasets  # after the environment, which it reads then
+
     loaded = datasets.load_dataset(str(dataset), cache_dir=str(tmp_path / "cache"))
     assert list(loaded) == ["train"]
     rows = loaded["train"]

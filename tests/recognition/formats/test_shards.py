@@ -116,7 +116,8 @@ def test_webdataset_reads_a_shard(shard, samples):
 
 def test_datasets_reads_a_shard(shard, samples, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    datasets = pytest.importorskip("datasets")
+    import datasets  # after the environment, which it reads then
+
     loaded = datasets.load_dataset(
         "webdataset", data_files={"train": [str(shard)]}, split="train", cache_dir=str(tmp_path / "cache")
     )

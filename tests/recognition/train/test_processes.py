@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,4 +106,4 @@ def test_a_batch_that_processes_cannot_share_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("recognition.train.processes.ranks", lambda: 3)
     with pytest.raises(ValueError, match="expected a multiple of 3 processes x 1 micro-batches, got 16"):
         train(Pictures(*faces(5, 10)), job.PLAIN, tmp_path)
-    assert replace(job.PLAIN, batch_size=15).batch_size % 3 == 0
+    assert not list(tmp_path.iterdir())
