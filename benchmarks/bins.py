@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from recognition.files import whole_file
 from recognition.formats.pixels import read_pixels
 
 SIDE_PX = 112  # the ArcFace template
@@ -77,7 +78,7 @@ def write_bin(path: str | os.PathLike[str], jpegs: Sequence[bytes], same: Bool[n
     flushed to the disk and then renamed.
 
     Args:
-        path: Where it goes; its folder exists.
+        path: Where it goes.
         jpegs: Encoded pictures, 2i and 2i+1 being pair i.
         same: Whether pair i shows one person.
     Raises:
@@ -88,12 +89,8 @@ def write_bin(path: str | os.PathLike[str], jpegs: Sequence[bytes], same: Bool[n
         raise ValueError(
             f"{path}: expected two pictures for each of at least one pair, got {len(jpegs)} for {len(same)} pairs"
         )
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    with whole_file(path) as file:
         pickle.dump((list(jpegs), [bool(s) for s in same]), file, protocol=4)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
 
 
 def _pairs_of(data: object) -> tuple[Sequence[object], Bool[np.ndarray, " p"]]:

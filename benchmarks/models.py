@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from benchmarks.people import sha256_of
+from recognition.files import sha256_of
 
 INPUT_PX = 112
 WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors")

@@ -11,7 +11,6 @@ person is the same. `bin_sha256` binds it to one file: people of another file ar
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -19,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Int64
+
+from recognition.files import sha256_of, whole_file
 
 FORMAT = "facemint-people-1"
 MAX_SIDECAR_BYTES = 2**26
@@ -43,12 +44,8 @@ def write_people(bin_path: str | os.PathLike[str], person: Sequence[int | str]) 
     named = [each if isinstance(each, str) else int(each) for each in person]
     _check_names(path, named)
     said = {"format": FORMAT, "bin_sha256": sha256_of(Path(bin_path)), "person": named}
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(said, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    with whole_file(path) as file:
+        file.write(json.dumps(said).encode())
 
 
 def read_people(bin_path: str | os.PathLike[str], same: Bool[np.ndarray, " p"]) -> Int64[np.ndarray, " n"] | None:
@@ -105,12 +102,6 @@ def shared_between_folds(people: Int64[np.ndarray, "p 2"], fold: Int64[np.ndarra
     """
     seen = np.unique(np.stack([people.reshape(-1), np.repeat(fold, 2)], axis=1), axis=0)
     return int((np.unique(seen[:, 0], return_counts=True)[1] > 1).sum())
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file, read in blocks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_names(path: Path, names: Sequence[object]) -> None:

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float64, Int64, UInt8
 from benchmarks.bins import read_encoded
 from benchmarks.far import RULE, lacking, tar_at_far
 from benchmarks.intervals import Draws, intervals95
-from benchmarks.people import read_people, sha256_of, shared_between_folds
+from benchmarks.people import read_people, shared_between_folds
 from benchmarks.pictures import Pictures, once
 from benchmarks.verify import (
     ACCURACY_THRESHOLDS,
@@ -30,6 +30,7 @@ from benchmarks.verify import (
     squared_distances,
     verify,
 )
+from recognition.files import sha256_of
 
 Model = Callable[[np.ndarray], np.ndarray]
 BATCH = 256  # crops handed to a model at once, and decoded at once: 10 MB

@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.pairs import Pair, interleaved, listed_folds, people_of, read_pairs
-from benchmarks.people import sha256_of
 from benchmarks.pictures import Pictures
 from benchmarks.protocols import Protocol, load_protocol, load_protocols
 from benchmarks.templates import TemplateSet, is_template_set, read_templates
 from benchmarks.tinyface import TinyFace, is_tinyface, read_tinyface
 from benchmarks.verify import fold_of_pairs
+from recognition.files import sha256_of
 
 Set = Protocol | TemplateSet | TinyFace
 FOLDS = 10

@@ -12,7 +12,6 @@ latter.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -31,9 +30,9 @@ from benchmarks.pairs import interleaved, listed_folds, read_pairs
 from benchmarks.people import check_labels, numbered, people_path, write_people
 from generation.weights import FOLDER, bundled
 from pipeline.progress import CONSOLE, Watch, say
-from pipeline.steps.files import digest, read_json, sha256_of
+from pipeline.steps.files import digest, read_json
+from recognition.files import sha256_of, sync, whole_file
 from recognition.formats import LabelledSet, Sample, decode_crop, open_set
-from recognition.formats.atomic import sync, whole_file
 from stages.embed.align import alignable, similarity, template
 from stages.embed.detector import MIN_PROBABILITY, Detector
 
@@ -272,7 +271,7 @@ def _made_from(pictures: LabelledSet, wanted: Wanted, detector: str) -> str:
 def _file(path: Path | None) -> dict[str, str] | None:
     if path is None:
         return None
-    return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return {"name": path.name, "sha256": sha256_of(path)}
 
 
 def _up_to_date(out: Path, made_from: str) -> dict[str, Any]:

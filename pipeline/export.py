@@ -7,7 +7,6 @@ says that it is up to date.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
@@ -23,8 +22,9 @@ from rich.table import Table
 
 from pipeline.progress import CONSOLE, Watch, say
 from pipeline.rundir import RunDir
-from pipeline.steps.files import digest, metadata, read_json, sha256_of
+from pipeline.steps.files import digest, metadata, read_json
 from pipeline.steps.make import expect_made, shards_digest
+from recognition.files import files_in, sha256_of, whole_file, whole_folder
 from recognition.formats import (
     LabelledSet,
     Sample,
@@ -35,7 +35,6 @@ from recognition.formats import (
     write_records,
     write_train_shards,
 )
-from recognition.formats.atomic import whole_file, whole_folder
 from recognition.formats.recordio import LAYOUTS
 from recognition.formats.sample import EXPORTED
 from stages.ledger import damaged_chunks, finished_chunks, kept_rows, part_path, read_ledger
@@ -119,9 +118,9 @@ def export(source: Path, form: Form, out: Path | None = None) -> dict[str, Any]:
             "source": {"name": source.resolve().name, "kind": "run" if run is not None else pictures.kind, **origin},
             "pictures": len(pictures),
             "identities": len(pictures.classes),
-            "bytes": sum(path.stat().st_size for path in _files(folder)),
+            "bytes": sum(path.stat().st_size for path in files_in(folder)),
             "left_out": list(pictures.left_out),
-            "files": {str(path.relative_to(folder)): _sha256(path) for path in _files(folder)},
+            "files": {str(path.relative_to(folder)): sha256_of(path) for path in files_in(folder)},
         }
         with whole_file(folder / EXPORTED) as file:
             file.write((json.dumps(said, indent=1) + "\n").encode())
@@ -270,20 +269,11 @@ def _this_very(out: Path, made_from: str) -> dict[str, Any]:
     if said.get("made_from") != made_from:
         what = "another export" if "made_from" in said else "something else"
         raise ValueError(f"{out}: expected nothing there or this very export, found {what}; move it away or give --out")
-    there = {str(path.relative_to(out)): _sha256(path) for path in _files(out) if path.name != EXPORTED}
+    there = {str(path.relative_to(out)): sha256_of(path) for path in files_in(out) if path.name != EXPORTED}
     changed = sorted(name for name in {*there, *said["files"]} if there.get(name) != said["files"].get(name))
     if changed:
         raise ValueError(f"{out}: expected the files that its {EXPORTED} lists, found another or no {changed[0]}")
     return dict(said)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".unfinished")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _show(out: Path, said: Mapping[str, Any]) -> None:

@@ -21,7 +21,8 @@ from pipeline.fit import ONNX, Order, begin, fit, occupied
 from pipeline.meaning import plain
 from pipeline.preflight import ConfigError, build, free_memory, innermost, precision, targets
 from pipeline.progress import CONSOLE, Watch, say
-from pipeline.steps.files import read_json, sha256_of, write_text
+from pipeline.steps.files import read_json, write_text
+from recognition.files import sha256_of
 from recognition.formats import LabelledSet, open_set
 from recognition.train import Data, Recipe, embed, processes
 from recognition.train.batches import Share, epoch_order

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 from recognition.backbones import INPUT_PX
+from recognition.files import whole_path
 
 
 def export_onnx(model: nn.Module, path: Path) -> None:
@@ -23,22 +23,19 @@ def export_onnx(model: nn.Module, path: Path) -> None:
     convolution cannot be, because the padding is zero after it.
     """
     model = _with_folded_head(copy.deepcopy(model).cpu().float().eval())
-    part = path.with_suffix(".part")
     # insightface takes a graph with a node "Sub..." and a node "Mul..." among its first eight for one that normalises
     # its input itself. The exporter names nodes by their path in the network, /conv1/Conv and so on: none is named so.
-    torch.onnx.export(
-        model,
-        (torch.zeros(1, 3, INPUT_PX, INPUT_PX),),
-        str(part),
-        input_names=["input.1"],
-        output_names=["embedding"],
-        dynamic_axes={"input.1": {0: "N"}, "embedding": {0: "N"}},
-        opset_version=17,
-        dynamo=False,  # the other exporter needs onnxscript, which the factory does not install
-    )
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
+    with whole_path(path) as part:
+        torch.onnx.export(
+            model,
+            (torch.zeros(1, 3, INPUT_PX, INPUT_PX),),
+            str(part),
+            input_names=["input.1"],
+            output_names=["embedding"],
+            dynamic_axes={"input.1": {0: "N"}, "embedding": {0: "N"}},
+            opset_version=17,
+            dynamo=False,  # the other exporter needs onnxscript, which the factory does not install
+        )
 
 
 def _with_folded_head(model: nn.Module) -> nn.Module:

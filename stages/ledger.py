@@ -6,8 +6,6 @@ There is no clock in it: the same chunk gives the same bytes.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -16,6 +14,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from recognition.files import sha256_of, whole_file
 
 SCHEMA = pa.schema(
     [
@@ -52,7 +52,7 @@ def part_path(folder: str | Path, chunk: int) -> Path:
 
 
 def write_part(path: str | Path, table: pa.Table, metadata: Mapping[str, str]) -> None:
-    """Writes a part so that it is whole and on the disk, or not there: `*.part`, fsync, rename, fsync of the folder.
+    """Writes a part so that it is whole and on the disk, or not there.
 
     Args:
         path: Where the part is to be.
@@ -67,21 +67,8 @@ def write_part(path: str | Path, table: pa.Table, metadata: Mapping[str, str]) -
         raise ValueError(f"table: expected the columns of SCHEMA and a float32 per rule, got {table.schema}")
     if sorted(metadata) != sorted(METADATA):
         raise ValueError(f"metadata: expected {list(METADATA)}, got {sorted(metadata)}")
-    path = Path(path)
-    unfinished = path.with_name(path.name + ".part")
-    with unfinished.open("wb") as file:
+    with whole_file(Path(path)) as file:
         pq.write_table(table.replace_schema_metadata({name: metadata[name] for name in METADATA}), file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Puts the names in a folder on the disk: after a rename, a power cut does not bring the old name back."""
-    handle = os.open(folder, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)
 
 
 def read_part_metadata(path: str | Path) -> dict[str, str]:
@@ -136,10 +123,7 @@ def counts_by_reason(table: pa.Table) -> dict[str, int]:
 def _whole(part: Path, shards: Path) -> bool:
     said = read_part_metadata(part)
     tar = shards / said["shard"]
-    if not tar.is_file():
-        return False
-    with tar.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == said["tar_sha256"]
+    return tar.is_file() and sha256_of(tar) == said["tar_sha256"]
 
 
 def kept_rows(table: pa.Table) -> pa.Table:

@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import UInt8
 
+from recognition.files import sync
 from recognition.formats.shards import Sample, write_shard
-from stages.ledger import part_path, schema_with, sync_folder, write_part
+from stages.ledger import part_path, schema_with, write_part
 from stages.records import Faces, Verdicts
 
 
@@ -57,11 +58,8 @@ class Pack:
         part, tar = part_path(self.ledger, chunk), self.shards / f"{chunk:06d}.tar"
         if part.exists():  # a chunk made again: its old part must not vouch for a new tar
             part.unlink()
-            sync_folder(self.ledger)
-        unfinished = tar.with_name(tar.name + ".part")
-        sha256 = write_shard(unfinished, self._samples(verdicts))  # and puts it on the disk
-        os.replace(unfinished, tar)
-        sync_folder(self.shards)
+            sync(self.ledger)
+        sha256 = write_shard(tar, self._samples(verdicts))
         metadata = {"shard": tar.name, "tar_sha256": sha256, "made_from": self.made_from}
         write_part(part, ledger_rows(verdicts), metadata)  # last: a ledger part means that its shard is whole
         turned_away = Counter(reason for reason in verdicts.reasons if reason)

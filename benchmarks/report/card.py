@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks.report import facts
 from benchmarks.report.facts import Missing
 from benchmarks.report.page import environment
+from recognition.files import whole_file
 
 # names of licences that the hub knows; every other one is "other" with its name beside it
 HUB_LICENCES = frozenset(
@@ -60,6 +61,5 @@ def write_card(
         config=facts.read_text(Path(config)),
     )
     out = Path(out_md)
-    part = out.with_name(out.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, out)
+    with whole_file(out) as file:
+        file.write(text.encode())

@@ -18,6 +18,7 @@ from rich.table import Table
 from benchmarks.generators import Bar, bars
 from benchmarks.report import charts
 from benchmarks.report.page import environment
+from recognition.files import whole_file
 
 GAP_PX, TITLE_PX = 4, 14
 PAPER, INK = (244, 242, 236), (40, 38, 34)
@@ -97,9 +98,8 @@ def write_generator_page(
         sheets={name: f"data:image/png;base64,{base64.b64encode(png).decode()}" for name, png in sheets.items()},
     )
     out = Path(out_html)
-    part = out.with_name(out.name + ".part")
-    part.write_text(html, encoding="utf-8")
-    os.replace(part, out)
+    with whole_file(out) as file:
+        file.write(html.encode())
 
 
 VIEWS = {

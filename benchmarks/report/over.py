@@ -16,6 +16,7 @@ from benchmarks.report.compare import Swept, compare, protocols_of, read_all
 from benchmarks.report.facts import Missing, Scores
 from benchmarks.report.page import environment
 from benchmarks.seeds import mean_over_protocols
+from recognition.files import whole_file
 
 LEGEND = (("dataset", "accent"), ("control", "control"))
 
@@ -40,9 +41,8 @@ def write_over(out: str | os.PathLike[str], runs: Mapping[str, str | os.PathLike
     css = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     chart = picture(read, over)
     told = charts.standalone(chart, css) if path.suffix == ".svg" else _page(runs, read, over, chart, css)
-    part = path.with_name(path.name + ".part")
-    part.write_text(told, encoding="utf-8")
-    os.replace(part, path)
+    with whole_file(path) as file:
+        file.write(told.encode())
 
 
 def _page(

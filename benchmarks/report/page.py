@@ -20,6 +20,7 @@ from markupsafe import Markup
 from benchmarks.report import charts, facts
 from benchmarks.report.facts import Missing
 from benchmarks.report.sheet import Sheet, contact_sheet
+from recognition.files import whole_file
 
 PACKAGES = ("numpy", "torch", "onnxruntime", "insightface", "faiss-cpu", "ray", "opencv-python-headless", "pyarrow")
 UNITS = {"_deg": "degrees", "_years": "years", "_px": "pixels", "_ev": "EV"}
@@ -95,9 +96,8 @@ def write_report(
         versions=_versions(),
     )
     out = Path(out_html)
-    part = out.with_name(out.name + ".part")
-    part.write_text(html, encoding="utf-8")
-    os.replace(part, out)
+    with whole_file(out) as file:
+        file.write(html.encode())
 
 
 def environment(autoescape: bool) -> Environment:

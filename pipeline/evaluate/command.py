@@ -31,7 +31,8 @@ from pipeline.factory import builder, where
 from pipeline.meaning import by_hash, fingerprint, plain
 from pipeline.progress import CONSOLE, Watch, say
 from pipeline.steps import stream
-from pipeline.steps.files import whole, write_text
+from pipeline.steps.files import write_text
+from recognition.files import whole_file
 from stages.records import Variation
 
 
@@ -84,8 +85,8 @@ def evaluate(cfg: DictConfig, to_markdown: Path | None = None) -> None:
     sheets = _sheets(cfg, studio, sets)
     write_text(folder / "evaluation.json", json.dumps(evaluation, indent=1, allow_nan=False))
     for name, png in sheets.items():
-        with whole(folder / f"{name}.png") as part:
-            part.write_bytes(png)
+        with whole_file(folder / f"{name}.png") as file:
+            file.write(png)
     write_generator_page(folder / "evaluation.html", evaluation, sheets)
     if to_markdown is not None:
         write_text(to_markdown, markdown(evaluation))
@@ -195,7 +196,7 @@ def _training(cfg: DictConfig, studio: Studio) -> Float32[np.ndarray, "m w"] | N
             for path in paths:
                 parts.append(eyes.embed_crops(np.load(path)["crops"])[0])
                 watch.advance(1)
-        with whole(kept) as part, part.open("wb") as file:
+        with whole_file(kept) as file:
             np.save(file, np.concatenate(parts))
     embeddings: Float32[np.ndarray, "m w"] = np.load(kept)
     return embeddings

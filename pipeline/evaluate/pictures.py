@@ -23,7 +23,7 @@ from generation.regressor import CLASSES, NUMBERS
 from generation.weights import Weights
 from pipeline.progress import Watch
 from pipeline.runners import Runner
-from pipeline.steps.files import whole
+from recognition.files import whole_file
 from stages.embed.detector import session_options
 from stages.records import Chunk, Faces, Identity, Images, Variation
 
@@ -84,7 +84,7 @@ class Kept:
         started = time.perf_counter()
         images = self._generator(chunk)
         seconds = time.perf_counter() - started
-        with whole(path) as part, part.open("wb") as file:
+        with whole_file(path) as file:
             np.savez_compressed(file, pixels=images.pixels, seconds=seconds, worker=os.getpid())
         return images
 
@@ -118,7 +118,7 @@ class Look:
             glasses=glasses,
             hat=hat,
         )
-        with whole(pictures_path(self._folder, images.chunk.index)) as part, part.open("wb") as file:
+        with whole_file(pictures_path(self._folder, images.chunk.index)) as file:
             np.savez(file, **{field.name: getattr(seen, field.name) for field in fields(Seen)})
         return len(seen.owners)
 

@@ -1,47 +1,31 @@
-"""Files of a run: written whole or not at all; what they say of themselves; what is said when one is missing."""
+"""Files of a run: text and tables; what they say of themselves; what is said when one is missing."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A place to write to that becomes `path` when all is written and on the disk, and never before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    yield part
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(part, path)
+from recognition.files import whole_file
 
 
 def write_text(path: Path, text: str) -> None:
-    with whole(path) as part:
-        part.write_text(text)
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 def write_table(path: Path, table: pa.Table, metadata: Mapping[str, str], rows_per_group: int | None = None) -> None:
-    with whole(path) as part:
-        pq.write_table(table.replace_schema_metadata(dict(metadata)), part, row_group_size=rows_per_group)
+    with whole_file(path) as file:
+        pq.write_table(table.replace_schema_metadata(dict(metadata)), file, row_group_size=rows_per_group)
 
 
 def digest(*inputs: str) -> str:
     return hashlib.sha256("\n".join(inputs).encode()).hexdigest()
-
-
-def sha256_of(path: Path) -> str:
-    """Of the file; "" of one that is not there."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
 def metadata(path: Path) -> dict[str, str]:

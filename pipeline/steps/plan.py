@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 
 from pipeline.progress import say
 from pipeline.rundir import RunDir
-from pipeline.steps.files import expect, metadata, whole
+from pipeline.steps.files import expect, metadata
 from pipeline.steps.order import Order
+from recognition.files import whole_file
 from stages.records import Chunk, Identity, Variation
 
 
@@ -31,7 +32,7 @@ def plan(run: RunDir, order: Order, label: str = "plan") -> None:
         + [(name, pa.float32()) for name in planner.names],
         metadata={"made_from": order.made_from},
     )
-    with whole(run.plan) as part, pq.ParquetWriter(part, schema) as writer:
+    with whole_file(run.plan) as file, pq.ParquetWriter(file, schema) as writer:
         for chunk, start in enumerate(range(0, len(ids), order.chunk_people)):
             rows = [row for person in ids[start : start + order.chunk_people] for row in planner(person, order.seed)]
             columns: dict[str, list[Any]] = {

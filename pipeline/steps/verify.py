@@ -12,10 +12,11 @@ import numpy as np
 from pipeline.progress import Watch, say
 from pipeline.rundir import RunDir
 from pipeline.runners import Runner
-from pipeline.steps.files import digest, expect, read_json, sha256_of, write_text
+from pipeline.steps.files import digest, expect, read_json, write_text
 from pipeline.steps.make import shards_digest
 from pipeline.steps.order import Lazy
 from pipeline.steps.train import FINISHED, evenly
+from recognition.files import sha256_of
 
 
 def verify(

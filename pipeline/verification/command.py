@@ -14,7 +14,6 @@ import numpy as np
 
 from benchmarks.fruits import fruits, one_thread
 from benchmarks.models import Loaded, Settings, checkpoints, load_model, model_files
-from benchmarks.people import sha256_of
 from benchmarks.protocols import BATCH, Measured, Protocol, entry, measure
 from benchmarks.seeds import mean_score, paired_verdict
 from benchmarks.sets import Opening, Set, open_sets
@@ -24,6 +23,7 @@ from benchmarks.verdicts import model_verdict
 from benchmarks.verify import PROTOCOL
 from pipeline.progress import Watch, say
 from pipeline.verification.fruits import whole_pipeline
+from recognition.files import sha256_of
 from stages.embed.align import crop_of
 
 FORMAT = "facemint-verify-1"

@@ -24,7 +24,6 @@ from generation.train.distil import DistilRecipe
 from generation.train.generator import CHECKPOINT, GeneratorRecipe
 from generation.train.regressor import RegressorRecipe
 from pipeline.progress import say
-from pipeline.steps.files import sha256_of
 from pipeline.weights.generator import (
     FOLDER,
     WEIGHTS,
@@ -39,6 +38,7 @@ from pipeline.weights.listing import listed, write_listing
 from pipeline.weights.recipe import GeneratorOrder
 from pipeline.weights.renders import claim
 from recognition.augment import Augment
+from recognition.files import sha256_of
 from recognition.margins import CosFace
 from recognition.train import Recipe
 from stages.generate.bundled import NAME

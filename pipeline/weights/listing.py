@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.steps.files import write_text
+from recognition.files import sha256_of
 
 LISTING = "weights.json"
 
@@ -20,11 +20,10 @@ def listed(path: Path, space: str = "", dimensions: int = 0) -> dict[str, Any]:
     Args:
         space: Of embeddings that it gives out, and their length; "" and 0 where it is no embedder.
     """
-    content = path.read_bytes()
     return {
         "file": path.name,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "bytes": len(content),
+        "sha256": sha256_of(path),
+        "bytes": path.stat().st_size,
         "space": space,
         "dimensions": dimensions,
     }

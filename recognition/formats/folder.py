@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from recognition.formats.atomic import sync
+from recognition.files import sync
 from recognition.formats.sample import EXPORTED, MAX_PICTURE_BYTES, LabelledSet, Sample, extension_of, plain_keys
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")

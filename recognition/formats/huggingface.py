@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int64
 
-from recognition.formats.atomic import whole_file
+from recognition.files import whole_file
 from recognition.formats.sample import MAX_PICTURE_BYTES, LabelledSet, Sample, extension_of
 
 ROWS_PER_FILE = 50_000  # crops of 112 px: about 0.2 to 0.5 GB, as the Hub advises

@@ -35,7 +35,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from recognition.formats.atomic import whole_file
+from recognition.files import whole_file
 from recognition.formats.sample import CROP_PX, MAX_PICTURE_BYTES, LabelledSet, Sample, extension_of, plain_keys
 
 MAGIC = struct.pack("<I", 0xCED7230A)

@@ -10,11 +10,9 @@ Beside the tars its users keep `sizes.json`, {"000000.tar": 10000, ...}: how man
 
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
 import json
-import os
 import re
 import tarfile
 from array import array
@@ -28,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int64, UInt8
 
+from recognition.files import sha256_of, whole_file
 from recognition.formats.sample import CROP_PX, KEY, MAX_PICTURE_BYTES, LabelledSet, Sample, decode_crop
 
 SIZES = "sizes.json"
@@ -55,9 +54,7 @@ class TrainingSet:
 
 
 def write_shard(path: Path, samples: Iterable[Sample]) -> str:
-    """Writes a tar and waits until it is on the disk; the same samples give the same bytes everywhere.
-
-    The caller gives the file its final name: what lies at `path` after an error is not a shard.
+    """Writes a tar, which appears whole or not at all; the same samples give the same bytes everywhere.
 
     Returns:
         The sha256 of the file.
@@ -66,18 +63,14 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> str:
         ValueError: If a key is malformed or used twice, or a value cannot be written.
     """
     keys: set[str] = set()
-    with path.open("wb") as file:
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for sample in samples:
-                if sample.key in keys:
-                    raise ValueError(f"key: expected each key once, got {sample.key!r} twice")
-                keys.add(sample.key)
-                for extension, content in _members(sample):
-                    tar.addfile(_header(f"{sample.key}.{extension}", len(content)), io.BytesIO(content))
-        file.flush()
-        os.fsync(file.fileno())
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with whole_file(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for sample in samples:
+            if sample.key in keys:
+                raise ValueError(f"key: expected each key once, got {sample.key!r} twice")
+            keys.add(sample.key)
+            for extension, content in _members(sample):
+                tar.addfile(_header(f"{sample.key}.{extension}", len(content)), io.BytesIO(content))
+    return sha256_of(path)
 
 
 def read_shards(paths: Iterable[Path]) -> Iterator[Sample]:

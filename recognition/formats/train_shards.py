@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from recognition.formats.atomic import whole_file
+from recognition.files import whole_file
 from recognition.formats.sample import LabelledSet, Sample, plain_keys
 from recognition.formats.shards import SIZES, write_shard
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from recognition.files import sha256_of
 from recognition.train import processes
 from recognition.train.batches import Share
 from recognition.train.checks import Checks, Finding
@@ -175,7 +176,7 @@ def fingerprint(data: Data, recipe: Recipe, start: Path | None = None) -> str:
     """Hash of recipe, start and pictures: tells one training from another."""
     digest = hashlib.sha256(recipe.sha256.encode())
     if start is not None:
-        digest.update(hashlib.sha256(start.read_bytes()).digest())
+        digest.update(bytes.fromhex(sha256_of(start)))
     data.tell(digest)
     return digest.hexdigest()
 

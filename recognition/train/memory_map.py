@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from recognition.decoding import CROP_BYTES, PER_WORKER, Workers, cores, decode_into, pieces
-from recognition.formats.atomic import whole_file
+from recognition.files import whole_file, whole_path
 from recognition.formats.sample import CROP_PX, LabelledSet
 from recognition.train.pictures import Pictures
 
@@ -92,12 +92,8 @@ def decoded(
     index.unlink(missing_ok=True)  # before the crops that it vouches for
     crops.unlink(missing_ok=True)
     expect_room(folder, len(source))
-    part = crops.with_name(CROPS + ".part")
-    try:
+    with whole_path(crops) as part:
         _decode(source, part, workers or max(1, min(cores(), len(source) // PER_WORKER)), on_progress)
-        os.replace(part, crops)
-    finally:
-        part.unlink(missing_ok=True)
     told = {
         "format": _FORMAT,
         "sha256": source.sha256,
@@ -134,7 +130,7 @@ def expect_room(folder: Path, pictures: int) -> None:
 
 
 def _decode(source: LabelledSet, path: Path, workers: int, on_progress: Callable[[int], object] | None) -> None:
-    """Writes all crops, and waits until they are on the disk."""
+    """Writes all crops."""
     with path.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, len(source) * CROP_BYTES)  # no room shows now, not half way through
     done = 0
@@ -145,5 +141,3 @@ def _decode(source: LabelledSet, path: Path, workers: int, on_progress: Callable
             done += count
             if on_progress is not None:
                 on_progress(done)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

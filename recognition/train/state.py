@@ -7,7 +7,6 @@ gathered whole. It holds tensors, numbers and strings alone.
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch.amp import GradScaler
 from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.nn.parallel import DistributedDataParallel
 
+from recognition.files import whole_file
 from recognition.train import processes
 from recognition.train.networks import backbone, dimensions, head, outline
 from recognition.train.recipe import Recipe
@@ -87,12 +87,8 @@ class State:
             "findings": self.findings,
         }
         if processes.rank() == 0:
-            part = path.with_suffix(".part")
-            with part.open("wb") as file:
+            with whole_file(path) as file:
                 torch.save(saved, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
         processes.wait()
 
     def begin_with(self, path: Path) -> None:

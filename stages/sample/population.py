@@ -6,13 +6,13 @@ trained; vectors drawn from the Gaussian of a population lie where it did.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Float64
 
 from generation.weights import FOLDER, bundled
+from recognition.files import sha256_of
 
 
 def fit(embeddings: Float32[np.ndarray, "n c"]) -> tuple[Float64[np.ndarray, " c"], Float64[np.ndarray, "c c"]]:
@@ -55,7 +55,7 @@ class Population:
         """
         if statistics == "bundled":
             return bundled("population", Path(weights)).sha256
-        return hashlib.sha256(Path(statistics).read_bytes()).hexdigest()
+        return sha256_of(Path(statistics))
 
     def __init__(
         self, statistics: str | Path, components: int, space: str, unit: bool, weights: str | Path = FOLDER

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from pipeline.progress import Watch
 from pipeline.runners import Done
 from pipeline.steps import Size, stream
-from pipeline.steps.files import whole
 from pipeline.steps.make import _note
 from pipeline.steps.sample import _nearest_before
 from pipeline.steps.train import evenly
@@ -50,22 +49,6 @@ def test_streams_of_a_run_differ_by_purpose_and_by_seed() -> None:
     seeds = {stream(seed, purpose) for seed in (0, 1) for purpose in ("people", "portraits", "control")}
     assert len(seeds) == 6
     assert all(0 <= seed < 2**32 for seed in seeds)
-
-
-def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
-    class PowerCutError(Exception): ...
-
-    def write() -> None:
-        with whole(tmp_path / "file") as part:
-            part.write_text("half")
-            raise PowerCutError
-
-    with pytest.raises(PowerCutError):
-        write()
-    assert not (tmp_path / "file").exists()
-    with whole(tmp_path / "file") as part:
-        part.write_text("all of it")
-    assert (tmp_path / "file").read_text() == "all of it"
 
 
 def test_a_line_after_a_torn_one_is_a_line_of_its_own(tmp_path: Path) -> None:

@@ -1,30 +1,41 @@
-"""Files and folders that appear whole or not at all: written under another name, put on the disk, then renamed."""
+"""Files and folders that appear whole or not at all: written under another name, put on the disk, then renamed.
+
+And what tells the content of one file from another's: its hash.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BufferedIOBase
+from io import BufferedWriter
 from pathlib import Path
 
 _OURS = ".unfinished"  # in a folder that we have begun, so that nobody else's is taken for one and cleared away
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BufferedIOBase]:
-    """A file to write to that becomes `path` when all is written, and is gone after an error."""
+def whole_path(path: Path) -> Iterator[Path]:
+    """A place for a file that becomes `path` when all is written, and is gone after an error; makes missing folders."""
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)  # another process may be at it
     part = path.with_name(path.name + ".part")
     try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield part
+        sync(part)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
     sync(path.parent)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BufferedWriter]:
+    """A file to write to that becomes `path` as that of `whole_path` does."""
+    with whole_path(path) as part, part.open("wb") as file:
+        yield file
 
 
 @contextmanager
@@ -59,6 +70,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
     sync(path.parent)
 
 
+def files_in(folder: Path) -> list[Path]:
+    """The files in a folder and its subfolders, by name; of one of `whole_folder`, those that it will have."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / _OURS)
+
+
 def sync(path: Path) -> None:
     """Puts a file, or the names in a folder, on the disk: after a power cut neither is as it was before."""
     handle = os.open(path, os.O_RDONLY)
@@ -66,3 +82,9 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
 from collections.abc import Callable
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from recognition.files import files_in, sha256_of, whole_file, whole_folder, whole_path
 from recognition.formats import write_dataset, write_folder, write_records, write_train_shards
-from recognition.formats.atomic import whole_file, whole_folder
 from tests.recognition.formats.making import people
 
 WRITERS: dict[str, Callable[[Path], None]] = {
@@ -69,6 +70,39 @@ def test_an_error_while_writing_leaves_neither_file_nor_folder(tmp_path):
         with pytest.raises(KeyError, match="stop"), place:
             raise KeyError("stop")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_the_old_one_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "new folder" / "file"
+
+    def begin() -> None:
+        with whole_path(path) as part:
+            part.write_bytes(b"half")
+            raise KeyError("stop")
+
+    for kept in (b"old", b"new"):
+        with pytest.raises(KeyError, match="stop"):
+            begin()
+        assert not path.exists() or path.read_bytes() == b"old"
+        with whole_file(path) as file:
+            file.write(kept)
+        assert path.read_bytes() == kept
+    assert [file.name for file in path.parent.iterdir()] == ["file"]
+
+
+def test_the_files_of_a_folder_are_alike_before_and_after_it_is_whole(tmp_path):
+    with whole_folder(tmp_path / "a") as folder:
+        (folder / "b").mkdir()
+        for name in ("b/.unfinished", "b/c", "a"):
+            (folder / name).touch()
+        before = [path.relative_to(folder) for path in files_in(folder)]
+    assert before == [path.relative_to(tmp_path / "a") for path in files_in(tmp_path / "a")]
+    assert list(map(str, before)) == ["a", "b/.unfinished", "b/c"]
+
+
+def test_a_hash_is_that_of_the_content(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc" * 500_000)
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(b"abc" * 500_000).hexdigest()
 
 
 def test_what_a_killed_process_has_left_is_cleared_away_but_nothing_else(tmp_path):
