@@ -197,7 +197,6 @@ def test_half_precision_is_near_and_told(trained, crops):
 
 
 def test_weights_of_others_go_through_the_published_loader(trained, crops, tmp_path):
-    pytest.importorskip("recognition.backbones.published", reason="it comes with the backbones")
     _, network, _ = trained
     torch.save(network.state_dict(), tmp_path / "backbone.pth")
     model = load_model(tmp_path / "backbone.pth", Settings(backbone="iresnet_tiny", device="cpu"))
