@@ -7,10 +7,10 @@ was assumed, and what really ran it, is told in `Loaded.about`.
 
 from __future__ import annotations
 
-import importlib
 import json
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -267,40 +267,28 @@ def _load_weights(path: Path, settings: Settings) -> Loaded:
     return Loaded(about, run, mean, std, swap, settings.batch)
 
 
-def _threads(count: int) -> Any:
-    """A context with so many threads of torch; 0: as they are."""
-    import contextlib
-
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """So many threads of torch in here; 0: as they are."""
     import torch
 
-    @contextlib.contextmanager
-    def limited() -> Any:
-        before = torch.get_num_threads()
-        torch.set_num_threads(count or before)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-    return limited()
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _network(path: Path, backbone: str, bgr: bool | None) -> tuple[Any, dict[str, Any], bool]:
     """The network with the weights of a file, what the file tells of itself, and whether crops must be swapped."""
+    from recognition.backbones.published import load_published
+
     ours = _our_checkpoint(path, backbone) if path.suffix == ".pt" else None
     if ours is not None:
         return *ours, bool(bgr)
-    load_published = _published()
     loaded = load_published(path, backbone, {None: None, True: "BGR", False: "RGB"}[bgr])
     return loaded.model, {"channel_order": loaded.channel_order, "unwrapped": list(loaded.unwrapped)}, False
-
-
-def _published() -> Any:
-    """The loader of others' weights: `recognition.backbones.published.load_published`."""
-    try:
-        return importlib.import_module("recognition.backbones.published").load_published
-    except ModuleNotFoundError as fault:
-        raise ValueError("weights of others need recognition.backbones.published, which is not here") from fault
 
 
 def _our_checkpoint(path: Path, backbone: str) -> tuple[Any, dict[str, Any]] | None:

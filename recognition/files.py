@@ -20,7 +20,7 @@ _OURS = ".unfinished"  # in a folder that we have begun, so that nobody else's i
 def whole_path(path: Path) -> Iterator[Path]:
     """A place for a file that becomes `path` when all is written, and is gone after an error; makes missing folders."""
     if not path.parent.is_dir():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)  # another process may be at it
     part = path.with_name(path.name + ".part")
     try:
         yield part

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from recognition.files import whole_file
+
 NO_LOG = "none"
 JSONL = "train.jsonl"
 _PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
@@ -34,9 +36,8 @@ class Log:
         self.sink = sink
         path = folder / JSONL
         kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= done]
-        part = path.with_suffix(".part")
-        part.write_text("".join(f"{line}\n" for line in kept))
-        part.replace(path)
+        with whole_file(path) as file:
+            file.write("".join(f"{line}\n" for line in kept).encode())
         self.file = path.open("a")
 
     def write(self, step: int, epoch: int, **figures: float) -> None:

@@ -75,14 +75,14 @@ def test_an_error_while_writing_leaves_neither_file_nor_folder(tmp_path):
 def test_a_file_is_the_old_one_until_the_new_one_is_whole(tmp_path):
     path = tmp_path / "new folder" / "file"
 
-    def stopped_half_way():
+    def begin() -> None:
         with whole_path(path) as part:
             part.write_bytes(b"half")
             raise KeyError("stop")
 
     for kept in (b"old", b"new"):
         with pytest.raises(KeyError, match="stop"):
-            stopped_half_way()
+            begin()
         assert not path.exists() or path.read_bytes() == b"old"
         with whole_file(path) as file:
             file.write(kept)
