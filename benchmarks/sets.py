@@ -54,6 +54,16 @@ class Opening:
     folds: int | None = None
     allow_missing: bool = False
 
+    def __post_init__(self) -> None:
+        if self.folds is not None and self.folds < 2:
+            raise ValueError(f"folds: expected at least 2, got {self.folds}")
+
+    @property
+    def of_lists(self) -> list[str]:
+        """What is said here that is about lists of pairs alone."""
+        said = {"images": self.images, "pairs_kind": self.pairs_kind, "folds": self.folds}
+        return [name for name, value in said.items() if value is not None] + ["allow_missing"] * self.allow_missing
+
 
 def open_sets(path: str | os.PathLike[str], opening: Opening = Opening()) -> Sequence[Set]:
     """The sets that a path means. Pictures are decoded later.
@@ -74,7 +84,8 @@ def load_pairs(path: Path, images: Path, opening: Opening, name: str | None = No
     """The protocol of a list of pairs and a folder of aligned crops.
 
     Raises:
-        ValueError: If the list is malformed, or pictures are missing and may not be; names how many, and the first.
+        ValueError: If the list is malformed, or pictures are missing and may not be; names how many, and the first. If
+            no pair of a fold is left.
     """
     pairs = read_pairs(path, opening.pairs_kind)
     folds = opening.folds or listed_folds(path) or FOLDS
@@ -90,6 +101,10 @@ def load_pairs(path: Path, images: Path, opening: Opening, name: str | None = No
     there = np.array([places[pair.first] is not None and places[pair.second] is not None for pair in pairs], bool)
     if not there.any():
         raise ValueError(f"{images}: expected pictures of {path}, not one pair has both of them there")
+    fold = fold_of_pairs(len(pairs), folds)[there]
+    gone = sorted(set(range(folds)) - set(fold.tolist()))
+    if gone:
+        raise ValueError(f"{path}: expected pairs in each of {folds} folds, found none in fold {gone[0]}")
     files = [place for place in places.values() if place is not None]
     row = {photograph: i for i, photograph in enumerate(p for p, place in places.items() if place is not None)}
     kept = [pair for pair, has in zip(pairs, there, strict=True) if has]
@@ -103,7 +118,7 @@ def load_pairs(path: Path, images: Path, opening: Opening, name: str | None = No
         np.array([(row[pair.first], row[pair.second]) for pair in kept], np.int64),
         np.array([pair.same for pair in kept], bool),
         people[0][there] if people else None,
-        fold_of_pairs(len(pairs), folds)[there],
+        fold,
         len(pairs),
         {**about, **told, "sha256": _sha256_of_all(path, files)},
     )
@@ -118,8 +133,10 @@ def _place(images: Path, photograph: str) -> Path | None:
     path = images / photograph
     if path.is_file():
         return path
-    others = (path.with_suffix(suffix) for suffix in OTHER_SUFFIXES)
-    return next((other for other in others if other.is_file()), None)
+    others = [other for suffix in OTHER_SUFFIXES if (other := path.with_suffix(suffix)).is_file()]
+    if len(others) > 1:
+        raise ValueError(f"{path}: expected one picture of this name, found {', '.join(each.name for each in others)}")
+    return others[0] if others else None
 
 
 def _sha256_of_all(path: Path, files: Sequence[Path]) -> str:
@@ -140,6 +157,8 @@ def _open_pairs(path: Path, opening: Opening) -> list[Set]:
 
 
 def _open_rfw(path: Path, opening: Opening) -> list[Set]:
+    if opening.images is not None:
+        raise ValueError(f"images: expected none with RFW, whose crops are in {path / 'data'}, got {opening.images}")
     lists = sorted(path.glob("txts/*/*_pairs.txt"))
     groups = [each.parent.name for each in lists]
     if not lists or len(set(groups)) < len(groups):

@@ -98,6 +98,7 @@ def build_bin(source: Path, out: Path, wanted: Wanted, weights: Path = FOLDER) -
     made_from = _made_from(pictures, wanted, detector.sha256)
     if out.exists():
         return _up_to_date(out, made_from)
+    _check_beside(out.with_suffix(".json"))
     for name in pictures.left_out[:10]:
         say(f"bin build: left out {name}")
     chosen = _listed(pictures, wanted) if wanted.pairs_file is not None else _drawn(pictures, wanted)
@@ -119,7 +120,9 @@ def build_bin(source: Path, out: Path, wanted: Wanted, weights: Path = FOLDER) -
 
 
 def _drawn(pictures: LabelledSet, wanted: Wanted) -> _Pairs:
-    drawn = draw_pairs(pictures.identity_ids, wanted.pairs or PAIRS, wanted.folds, wanted.seed)
+    drawn = draw_pairs(
+        pictures.identity_ids, PAIRS if wanted.pairs is None else wanted.pairs, wanted.folds, wanted.seed
+    )
     names = [str(identity) for identity in pictures.identity_ids]
     person = tuple(names[row] for pair in zip(drawn.first, drawn.second, strict=True) for row in pair)
     people = tuple(tuple(map(str, fold.tolist())) for fold in drawn.people)
@@ -136,16 +139,22 @@ def _listed(pictures: LabelledSet, wanted: Wanted) -> _Pairs:
     pairs, mixed = interleaved(pairs, folds)
     if mixed:
         say(f"bin build: {wanted.pairs_file} has all pairs of one person first; each fold takes its part of both kinds")
-    row_of = {str(Path(key).with_suffix(".jpg")): row for row, key in enumerate(pictures.keys)}  # a list says .jpg
-    row_of |= {key: row for row, key in enumerate(pictures.keys)}
+    rows_of: dict[str, list[int]] = {}
+    for row, key in enumerate(pictures.keys):
+        rows_of.setdefault(f"{os.path.splitext(key)[0]}.jpg", []).append(row)  # a list says .jpg
+    rows_of |= {key: [row] for row, key in enumerate(pictures.keys)}
     names = [name for pair in pairs for name in (pair.first, pair.second)]
-    missing = sorted({name for name in names if name not in row_of})
+    missing = sorted({name for name in names if name not in rows_of})
     if missing:
         raise ValueError(
             f"{wanted.pairs_file}: expected all its pictures in {pictures.place}, {len(missing)} are missing, "
             f"{missing[0]} first"
         )
-    rows = np.array([row_of[name] for name in names], np.int64).reshape(-1, 2)
+    for name in names:
+        if len(rows_of[name]) > 1:
+            found = " and ".join(pictures.keys[row] for row in rows_of[name])
+            raise ValueError(f"{wanted.pairs_file}: expected one picture for {name} in {pictures.place}, found {found}")
+    rows = np.array([rows_of[name] for name in names], np.int64).reshape(-1, 2)
     person = tuple(str(Path(name).parent) for name in names)
     same = np.array([pair.same for pair in pairs], bool)
     check_labels(str(wanted.pairs_file), numbered(person).reshape(-1, 2), same)
@@ -272,6 +281,12 @@ def _file(path: Path | None) -> dict[str, str] | None:
     if path is None:
         return None
     return {"name": path.name, "sha256": sha256_of(path)}
+
+
+def _check_beside(path: Path) -> None:
+    """What a build that was killed has left may be written over; nobody else's file."""
+    if path.exists() and "made_from" not in read_json(path):
+        raise ValueError(f"{path}: expected nothing there, found a file of something else; move it away")
 
 
 def _up_to_date(out: Path, made_from: str) -> dict[str, Any]:

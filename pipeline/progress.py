@@ -13,8 +13,8 @@ PLAIN_EVERY_S = 5.0
 
 
 def say(line: str) -> None:
-    """Prints a line above the bar, if there is one."""
-    CONSOLE.print(line, markup=False)
+    """Prints a line above the bar, if there is one; bytes of a file's name that are no text, as escapes."""
+    CONSOLE.print(line.encode("utf-8", "backslashreplace").decode(), markup=False)
 
 
 class Watch:

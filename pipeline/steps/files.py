@@ -36,8 +36,14 @@ def metadata(path: Path) -> dict[str, str]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What the file says; nothing where it is not there."""
-    return json.loads(path.read_text()) if path.exists() else {}
+    """What the file says; nothing where it is not there. ValueError, with its name, where that is no JSON object."""
+    try:
+        said = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as fault:
+        raise ValueError(f"{path}: expected JSON: {fault}") from fault
+    if not isinstance(said, dict):
+        raise ValueError(f"{path}: expected an object, found {type(said).__name__}")
+    return said
 
 
 def expect(path: Path, step: str) -> None:

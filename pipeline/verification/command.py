@@ -125,6 +125,9 @@ def _sets(order: Order) -> list[Set]:
         raise ValueError(f"choose-on: expected one of the sets of pairs, {', '.join(names)}, got {order.choose_on!r}")
     if order.timed and not any(isinstance(each, Protocol) for each in sets):
         raise ValueError(f"fruits: expected a set of pairs to time, got {', '.join(names)}")
+    said = order.opening.of_lists
+    if said and not any(isinstance(each, Protocol) and each.about["kind"] == "pairs" for each in sets):
+        raise ValueError(f"{', '.join(said)}: expected with lists of pairs alone, got {', '.join(names)}")
     for each in sets:
         if isinstance(each, Protocol) and each.coverage < 1:
             say(f"verify: {each.name}: {len(each.same)} of {each.asked} pairs have both of their pictures")

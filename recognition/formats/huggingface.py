@@ -154,10 +154,10 @@ def _files_of(place: Path) -> list[Path]:
     """The Parquet files of one split, all of them."""
     if place.is_file():
         return [place]
-    folder = place / "data" if (place / "data").is_dir() else place
-    paths = sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
-    if not paths:
-        raise ValueError(f"{place}: expected Parquet files in it or in its data/, found none")
+    found = [path for path in (*place.glob("*.parquet"), *place.glob("data/*.parquet")) if path.name[0] != "."]
+    if len({path.parent for path in found}) != 1:
+        raise ValueError(f"{place}: expected Parquet files in it or in its data/, found {'both' if found else 'none'}")
+    folder, paths = found[0].parent, sorted(found)
     matches = [_PART.fullmatch(path.name) for path in paths]
     splits = sorted({match[1] if match else path.stem for match, path in zip(matches, paths, strict=True)})
     if len(splits) > 1:
@@ -267,7 +267,7 @@ def _table(samples: Sequence[Sample], labels: Int64[np.ndarray, " m"], extra: pa
     values = [[sample.about[name] for sample in samples] for name in extra.names]
     try:
         arrays = [pa.array(column, field.type) for column, field in zip([*own, *values], schema, strict=True)]
-    except (pa.ArrowException, TypeError) as error:
+    except (pa.ArrowException, TypeError, UnicodeEncodeError) as error:  # a file's name may be no text
         raise ValueError(f"pictures {samples[0].key} to {samples[-1].key}: {error}") from error
     return pa.Table.from_arrays(arrays, schema=schema)
 

@@ -178,7 +178,10 @@ def _members(sample: Sample) -> Iterator[tuple[str, bytes]]:
         raise ValueError(f"key: expected 1 to 80 letters, digits, _ or -, got {sample.key!r}")
     if sample.identity_id < 0:
         raise ValueError(f"identity_id of {sample.key}: expected at least 0, got {sample.identity_id}")
-    about = json.dumps(dict(sample.about), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    try:
+        about = json.dumps(dict(sample.about), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"about {sample.key}: expected what survives JSON: {error}") from error
     contents = {"jpg": sample.jpeg, "cls": str(sample.identity_id).encode(), "json": about.encode()}
     for extension, content in contents.items():
         if len(content) > _MAX_BYTES[extension]:

@@ -78,6 +78,26 @@ def test_missing_pictures_that_are_allowed_lower_the_coverage_and_leave_the_fold
     assert protocol.about["missing_pictures"] == 2
 
 
+def test_a_fold_all_of_whose_pairs_are_missing_is_named(lfw):
+    for person in {name for pair in pairs_of(1) for name in pair[::2]}:
+        shutil.rmtree(lfw / person)
+    with pytest.raises(ValueError, match=r"pairs\.txt: expected pairs in each of 2 folds, found none in fold 1"):
+        open_sets(lfw, Opening(allow_missing=True))
+
+
+def test_two_pictures_that_a_list_may_mean_are_not_chosen_from(lfw):
+    photograph(lfw / "P00" / "P00_0001.jpeg", 1, 1)
+    with pytest.raises(ValueError, match=r"P00_0001\.jpg: expected one picture .* P00_0001\.png, P00_0001\.jpeg"):
+        open_sets(lfw)
+    photograph(lfw / "P00" / "P00_0001.jpg", 1, 1)  # what the list says, to the letter
+    assert open_sets(lfw)[0].pictures.sources[0].suffix == ".jpg"
+
+
+def test_one_fold_is_none():
+    with pytest.raises(ValueError, match="folds: expected at least 2, got 1"):
+        Opening(folds=1)
+
+
 def test_a_set_without_any_of_its_pictures_is_refused_even_so(lfw, tmp_path):
     with pytest.raises(ValueError, match="not one pair has both of them there"):
         open_sets(lfw / "pairs.txt", Opening(images=tmp_path, allow_missing=True))
@@ -110,6 +130,8 @@ def test_rfw_is_a_protocol_per_group(lfw, tmp_path):
     found = open_sets(root, Opening(folds=2))
     assert [protocol.name for protocol in found] == ["rfw_African", "rfw_Asian"]
     assert found[0].fold.tolist() == [0] * 6 + [1] * 6
+    with pytest.raises(ValueError, match="images: expected none with RFW"):
+        open_sets(root, Opening(folds=2, images=lfw))
 
 
 def test_genuine_pairs_that_come_first_are_interleaved_and_it_is_told(lfw):

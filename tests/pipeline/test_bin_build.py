@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import cv2
@@ -156,6 +157,23 @@ def test_a_missing_picture_is_not_passed_over(lfw, tmp_path, weights):
     assert not list(tmp_path.glob("lfw.*"))
 
 
+def test_two_pictures_that_a_list_may_mean_are_not_chosen_from(lfw, tmp_path, weights):
+    folder, pairs = lfw
+    shutil.copy(folder / "Dee" / "Dee_0003.png", folder / "Dee" / "Dee_0003.jpeg")
+    with pytest.raises(ValueError, match=r"one picture for Dee/Dee_0003\.jpg in .*lfw, found .*\.jpeg and .*\.png"):
+        build_bin(folder, tmp_path / "lfw.bin", Wanted(pairs_file=pairs), weights)
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"), [('{"mine": 1}', "nothing there, found a file of"), ("[]", "an object"), ("x", "JSON")]
+)
+def test_a_file_of_somebody_else_is_not_written_over(faces, tmp_path, weights, content, fault):
+    (tmp_path / "faces.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"faces\.json: expected .*{fault}"):
+        build_bin(faces, tmp_path / "faces.bin", Wanted(pairs=8, folds=2), weights)
+    assert (tmp_path / "faces.json").read_text() == content
+
+
 def test_photographs_are_not_resized_in_silence(faces, tmp_path, weights):
     large = io.BytesIO()
     Image.new("RGB", (250, 250), (200, 200, 200)).save(large, "JPEG")
@@ -252,6 +270,7 @@ def test_a_fault_at_any_step_leaves_no_set_or_a_whole_one(faces, tmp_path, weigh
 @pytest.mark.parametrize(
     ("words", "told"),
     [
+        (["--pairs", "0"], "a multiple of twice as many pairs, got 0, 10"),
         (["--pairs", "7"], "a multiple of twice as many pairs, got 7, 10"),
         (["--pairs", "600"], "of each kind in fold 0, got 30"),
         (["--seed", "-1", "--pairs", "20"], "seed: expected at least 0, got -1"),

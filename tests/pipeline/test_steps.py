@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.progress import Watch
+from pipeline.progress import Watch, say
 from pipeline.runners import Done
 from pipeline.steps import Size, stream
 from pipeline.steps.make import _note
@@ -56,6 +56,11 @@ def test_a_line_after_a_torn_one_is_a_line_of_its_own(tmp_path: Path) -> None:
     path.write_text('{"chunk": 0')
     _note(path, Done(1, {"chunk": 1, "rows": 2, "kept": 2, "reasons": {}}, {"generate": 0.25}, "me", 1))
     assert json.loads(path.read_text().splitlines()[1])["seconds"] == {"generate": 0.25}
+
+
+def test_the_name_of_a_file_that_is_no_text_is_said_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    say("export: left out .\udcff")
+    assert capsys.readouterr().out == "export: left out .\\udcff\n"
 
 
 def test_without_a_terminal_progress_is_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -136,6 +136,8 @@ def test_the_worlds_protocols_know_their_people(world: Path, tmp_path: Path) -> 
         ),
         (["{toy}", "{sets}", "--choose-on", "easy"], "choose-on: expected a folder of checkpoints to choose from"),
         (["{toy}", "{sets}", "--out", "{sets}"], "out: expected the name of a JSON file, got a folder, "),
+        (["{toy}", "{sets}", "--folds", "3"], "folds: expected with lists of pairs alone, got easy, hard"),
+        (["{toy}", "{sets}", "--folds", "0"], "folds: expected at least 2, got 0"),
         (["{toy}", "{sets}", "--device", "tpu"], "device: expected cpu or cuda, got 'tpu'"),
     ],
 )

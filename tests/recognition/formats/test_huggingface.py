@@ -171,6 +171,7 @@ def test_columns_that_are_missing_or_contradict_each_other_are_refused(tmp_path,
         (lambda d: (d / "test-00000-of-00001.parquet").write_bytes(b""), "files of one split, found test, train"),
         (lambda d: (d / "train-00001-of-00003.parquet").write_bytes(b""), "train-00001.*expected a whole Parquet file"),
         (lambda d: stranger(d / "train-00001-of-00003.parquet", ROW), "expected files of the same columns"),
+        (lambda d: stranger(d.parent / "train.parquet", ROW), "Parquet files in it or in its data/, found both"),
     ],
 )
 def test_files_that_are_missing_too_many_or_others_are_refused(dataset, change, fault):
@@ -203,3 +204,9 @@ def test_a_flipped_bit_in_a_picture_is_told_by_its_checksum(dataset, source):
     path.write_bytes(raw)
     with pytest.raises(ValueError, match=r"train-00000-of-00003\.parquet: expected a whole Parquet file: .*CRC"):
         list(open_set(dataset))
+
+
+def test_a_name_that_is_no_text_is_told_with_its_picture(tmp_path):
+    nameless = LabelledSet.of([Sample("bea/\udcff.jpg", picture(), 1, {})])
+    with pytest.raises(ValueError, match=r"pictures bea/.*surrogates not allowed"):
+        write_dataset(tmp_path, nameless, "a set")
