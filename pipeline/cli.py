@@ -101,6 +101,9 @@ def compare(
     with ended(debug, failed=WRONG):  # nothing is made: all that can be wrong is what was asked for
         if page is not None and over is None:
             raise ValueError(f"page: expected --over KEY, which {page} is drawn over, got none")
+        for run in map(RunDir, runs):
+            if not (run.config.is_file() or run.scores.is_file()):
+                raise ValueError(f"expected a run directory, with {run.config}, found no such file")
         swept = None if over is None else Swept(over, values_of([RunDir(run) for run in runs], over))
         table = side_by_side(scores, swept)
         if page is not None and swept is not None:

@@ -199,8 +199,10 @@ class Scoring:
 
         if epoch % self.every and epoch != self.epochs:
             return
+        rows = [row for row in read_json(self.path).get("epochs", []) if row["epoch"] <= epoch]
+        if rows and rows[-1]["epoch"] == epoch:  # scored before the training was cut short
+            return
         found = {each.name: score(each, lambda crops: embed(model, crops, flip=False)) for each in self.sets}
-        rows = [row for row in read_json(self.path).get("epochs", []) if row["epoch"] < epoch]
         rows.append({"epoch": epoch, **{name: result["accuracy"] for name, result in found.items()}})
         write_text(self.path, json.dumps({"epochs": rows}))
         say(f"epoch {epoch}: " + ", ".join(f"{name} {100 * rows[-1][name]:.2f} %" for name in found))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.fruits import fruits, one_thread
-from benchmarks.models import Loaded, Settings, checkpoints, load_model, model_files
+from benchmarks.models import WEIGHTS, Loaded, Settings, checkpoints, load_model, model_files
 from benchmarks.protocols import BATCH, Measured, Protocol, entry, measure
 from benchmarks.seeds import mean_score, paired_verdict
 from benchmarks.sets import Opening, Set, open_sets
@@ -88,6 +88,7 @@ def verify_order(order: Order) -> dict[str, Any]:
     candidates = checkpoints(order.model) if order.choose_on and order.model.is_dir() else []
     files = [] if candidates else model_files(order.model)
     others = [] if order.against is None else model_files(order.against)
+    _check_backbones(order, candidates or files, others)
     models = [load_model(file, order.settings) for file in files]
     rivals = [load_model(file, order.theirs or order.settings) for file in others]
     if rivals and len(rivals) != len(models):
@@ -132,6 +133,16 @@ def _sets(order: Order) -> list[Set]:
         if isinstance(each, Protocol) and each.coverage < 1:
             say(f"verify: {each.name}: {len(each.same)} of {each.asked} pairs have both of their pictures")
     return sets
+
+
+def _check_backbones(order: Order, files: Sequence[Path], others: Sequence[Path]) -> None:
+    """Raises ValueError where a network is named that no file needs: an ONNX file has its graph."""
+    ours, theirs = order.settings.backbone, (order.theirs or order.settings).backbone
+    meant = [(ours, [*files, *others])] + ([(theirs, [*others])] if theirs != ours else [])
+    for named, models in meant:
+        if named and all(each.suffix == ".onnx" for each in models):
+            found = ", ".join(map(str, models)) or "no model"
+            raise ValueError(f"backbone: expected with {', '.join(WEIGHTS)} alone, got {named} with {found}")
 
 
 def _chosen(order: Order, candidates: Sequence[Path], sets: Sequence[Set]) -> tuple[Loaded, dict[str, Any]]:

@@ -108,7 +108,8 @@ def train(
         out_dir: Where `checkpoint.pt` is written after each epoch, atomically, and `train.jsonl`.
         on_progress: Called every 10 steps and at the end of an epoch, in the first process.
         on_epoch: Called after each epoch with the model so far (averaged if the recipe asks for it; in eval mode) and
-            the epoch, from 1, in the first process.
+            the epoch, from 1, in the first process. Where an epoch's checkpoint is what it continues from, once more
+            for that epoch: it may have been cut short in there.
         device: Where torch computes.
         start: Another training's `checkpoint.pt`, of the same backbone and classes, whose weights are the first.
         checkpoint_steps: Steps of an epoch after which a checkpoint is written, too; 0: at its end alone.
@@ -141,12 +142,12 @@ def train(
             say(note)
         run = _Run(data, state, share, per_epoch, checkpoint_steps, out_dir / CHECKPOINT, made_from, checks, told)
         run.on_progress = on_progress if first else None
-        for number in range(len(state.place.losses), recipe.epochs):
+        begun = len(state.place.losses)
+        if begun and state.place.step == 0:
+            _ended(state, on_epoch, begun)
+        for number in range(begun, recipe.epochs):
             run.epoch(number)
-            if on_epoch is not None:
-                result = state.result()
-                if first:
-                    on_epoch(result, number + 1)
+            _ended(state, on_epoch, number + 1)
         model = state.result()
     return Trained(model, tuple(state.place.losses), weights_sha256(model), tuple(checks.findings))
 
@@ -292,6 +293,13 @@ class _Run:
             return "no checkpoint was written before it"
         saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True, mmap=True)
         return f"the last good checkpoint is kept: epoch {len(saved['losses'])} and {saved.get('step', 0)} steps"
+
+
+def _ended(state: State, on_epoch: OnEpoch | None, epoch: int) -> None:
+    if on_epoch is not None:
+        model = state.result()  # all processes have a part in it
+        if processes.rank() == 0:
+            on_epoch(model, epoch)
 
 
 def _silent(line: str) -> None:

@@ -84,3 +84,9 @@ def test_runs_without_config_or_scores_are_refused_in_a_line(runs: list[str], tm
     RunDir(Path(runs[0])).config.unlink()
     result = facemint("compare", *runs, "--over", "guidance")
     assert f"expected a run directory, with {runs[0]}/.hydra/config.yaml, found no such file" in result.stderr
+
+
+def test_a_folder_that_is_no_run_is_refused(runs: list[str], tmp_path: Path) -> None:
+    result = facemint("compare", *runs, str(tmp_path))
+    assert result.exit_code == 2
+    assert f"expected a run directory, with {tmp_path}/.hydra/config.yaml, found no such file" in result.stderr

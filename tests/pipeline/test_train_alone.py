@@ -82,6 +82,21 @@ def test_the_protocols_are_told_and_choose_nothing(finished: tuple[Path, str]) -
     assert f"epoch 2: toy {100 * row['toy']:.2f} %" in printed
 
 
+def test_an_epoch_that_was_cut_short_in_scoring_is_scored_and_none_twice(
+    finished: tuple[Path, str], shards: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(finished[0], tmp_path / "out"))
+    words = ("train", f"data={shards}", f"out={out}", f"protocols.folder={finished[0].parent / 'sets'}", *QUICK)
+    scores = json.loads((out / "protocols.json").read_text())
+    (out / "train.json").unlink()
+    assert "epoch 2:" not in facemint(*words, "protocols.every=2").output
+    (out / "train.json").unlink()
+    (out / "protocols.json").unlink()
+    assert "epoch 2:" in facemint(*words, "protocols.every=2").output
+    assert json.loads((out / "protocols.json").read_text()) == scores
+    assert told(out)["protocols"] == told(finished[0])["protocols"]
+
+
 def test_insightface_reads_its_onnx_and_torch_its_checkpoint(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     crops = faces(4, 1)[0]

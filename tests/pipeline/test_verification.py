@@ -68,6 +68,21 @@ def test_words_may_be_named_as_in_a_config(toy: Path, sets: Path, tmp_path: Path
     assert list(told["against"]["protocols"]) == ["easy", "hard"]
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("--backbone", "iresnet50"), "got iresnet50 with {0}"),
+        (("--against-backbone", "iresnet18"), "got iresnet18 with no model"),
+        (("against={0}", "--against-backbone", "iresnet18"), "got iresnet18 with {0}"),
+    ],
+)
+def test_a_backbone_that_no_weights_need_is_refused(toy: Path, sets: Path, words: tuple[str, ...], found: str) -> None:
+    result = facemint("verify", str(toy), str(sets), *(word.format(toy) for word in words))
+    assert result.exit_code == 1
+    expected = "facemint: backbone: expected with .pt, .pth, .ckpt, .safetensors alone, "
+    assert result.stderr == f"{expected}{found.format(toy)}\n"
+
+
 def test_a_score_that_was_chosen_on_a_set_is_marked(sets: Path, tmp_path: Path) -> None:
     folder = tmp_path / "epochs"
     folder.mkdir()

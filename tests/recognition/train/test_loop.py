@@ -44,9 +44,16 @@ def test_a_run_stopped_after_an_epoch_continues_to_the_same_weights(people, tmp_
     whole = train(people, recipe, tmp_path / "whole")
     with pytest.raises(PowerCutError):
         train(people, recipe, tmp_path / "cut", on_epoch=power_cut)
-    seen = []
-    continued = train(people, recipe, tmp_path / "cut", on_progress=lambda progress: seen.append(progress.epoch))
+    seen, ended = [], []
+    continued = train(
+        people,
+        recipe,
+        tmp_path / "cut",
+        on_progress=lambda progress: seen.append(progress.epoch),
+        on_epoch=lambda model, epoch: ended.append(epoch),
+    )
     assert set(seen) == {2}
+    assert ended == [1, 2]  # the first once more: it was cut short in there
     assert continued.weights_sha256 == whole.weights_sha256
     assert continued.losses == whole.losses
 
