@@ -28,6 +28,8 @@ _KEYS = ("average", "state_dict", "state_dict_backbone", "model")
 # What wrappers put before a name: DistributedDataParallel, Lightning modules (AdaFace), a class around it, CVLface.
 _PREFIXES = ("module.", "model.", "backbone.", "net.")
 _TORCH, _SAFETENSORS = (".pt", ".pth", ".ckpt", ".bin"), (".safetensors",)
+# What Lightning's checkpoints name beside tensors, as AdaFace's do: its callbacks, and the kinds of its settings.
+_BYSTANDERS = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "argparse.Namespace", "pathlib.")
 _CHANNEL_ORDERS = ("RGB", "BGR")
 _IN_BOTH_ORDERS = ("ir50", "ir_se50")  # designs that some publish for RGB and some for BGR
 # What torch.load raises for files that are cut, damaged, of something else, or of more than tensors: it has no error of
@@ -84,6 +86,8 @@ class Published:
 
 def load_published(path: Path, backbone: str, channel_order: str | None = None) -> Published:
     """Loads a state dict of others, every tensor of it, and nothing but tensors.
+
+    A checkpoint of Lightning may hold its callbacks and settings beside it; they are left out, and told.
 
     A state dict may lie under the key "average", "state_dict", "state_dict_backbone" or "model", and its names may
     begin with "module.", "model.", "backbone." or "net."; what lies beside it under another prefix, a head for
@@ -147,14 +151,34 @@ def _read(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
             raise ValueError(f"{path}: expected a safetensors file, found one that is damaged: {error}") from error
     if path.suffix not in _TORCH:
         raise ValueError(f"{path}: expected a name ending in {', '.join(_TORCH + _SAFETENSORS)}")
-    return _state_dict(path, _tensors_only(path))
+    loaded, bystanders = _tensors_only(path)
+    state, unwrapped = _state_dict(path, loaded)
+    return state, (*unwrapped, *(f"left out what it holds of {name}" for name in bystanders))
 
 
-def _tensors_only(path: Path) -> object:
+class _Nothing:
+    """What stands for a bystander: takes whatever a file gives it, and does nothing with it."""
+
+    def __init__(self, *given: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def _tensors_only(path: Path) -> tuple[object, tuple[str, ...]]:
+    """What a file holds, and which bystanders it named; they are not looked up, so nothing of theirs is run."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        named = [name for name in _named(path) if name.startswith(_BYSTANDERS)]
+        with torch.serialization.safe_globals([(type("_Nothing", (_Nothing,), {}), name) for name in named]):
+            return torch.load(path, map_location="cpu", weights_only=True), tuple(sorted(named))
     except _UNREADABLE as error:
         raise ValueError(f"{path}: expected a file of tensors by torch.save, found {_reason(error)}") from error
+
+
+def _named(path: Path) -> list[str]:
+    """What a file names that torch does not know as safe, read off without running it; nothing of the old format."""
+    return torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
 
 
 def _reason(error: Exception) -> str:
@@ -162,7 +186,7 @@ def _reason(error: Exception) -> str:
     code = re.search(r"GLOBAL (\S+)", str(error))
     if code is not None:
         return f"one that holds {code[1]}, too, which is not read; save its state dict alone where it was made"
-    if "TorchScript" in str(error):
+    if "torchscript" in str(error).lower():
         return "a TorchScript archive, which is code; save its state dict alone where it was made"
     if isinstance(error, pickle.UnpicklingError):
         return "one that is damaged or of something else"

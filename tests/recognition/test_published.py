@@ -1,7 +1,10 @@
+import argparse
 import os
 import pickle
 import random
 import struct
+import sys
+import types
 import zipfile
 from pathlib import Path
 
@@ -154,6 +157,50 @@ class Hostile:
 
     def __reduce__(self):
         return os.mkdir, (str(self.marker),)
+
+
+class _Theirs:
+    """Stands for Lightning's classes in a file: shouts where it is made."""
+
+    def __init__(self, word="saving"):
+        if word == "loading":
+            raise AssertionError("the file's class was run")
+
+    def __reduce__(self):
+        return type(self), ("loading",), {"dirpath": "epochs"}
+
+
+def lightning_checkpoint(path: Path, state: dict, module: str, monkeypatch) -> None:
+    """As Lightning 1.3 writes it: callbacks by their class, settings of any kind."""
+    parts = module.split(".")
+    for place in (".".join(parts[:end]) for end in range(1, len(parts) + 1)):
+        monkeypatch.setitem(sys.modules, place, types.ModuleType(place))
+    theirs = type("ModelCheckpoint", (_Theirs,), {"__module__": module})
+    monkeypatch.setattr(sys.modules[module], "ModelCheckpoint", theirs, raising=False)
+    settings_of = {"args": argparse.Namespace(root=Path("faces")), "callback": theirs(), "lr": 0.1}
+    torch.save({"state_dict": state, "callbacks": {theirs: {"best": 0.9}}, "hyper_parameters": settings_of}, path)
+    monkeypatch.undo()
+
+
+def test_what_lightning_keeps_beside_the_weights_is_left_out_and_told(theirs, pictures, tmp_path, monkeypatch):
+    path, module = tmp_path / "adaface.ckpt", "pytorch_lightning.callbacks.model_checkpoint"
+    lightning_checkpoint(path, prefixed(theirs.state_dict(), "model."), module, monkeypatch)
+    found = load_published(path, NAME)
+    assert torch.equal(found.model(pictures), theirs(pictures))
+    assert found.unwrapped == (
+        'taken from the key "state_dict"',
+        "left out what it holds of argparse.Namespace",
+        f"left out what it holds of {type(Path()).__module__}.PosixPath",
+        f"left out what it holds of {module}.ModelCheckpoint",
+        '"model." taken off',
+    )
+
+
+def test_what_anybody_else_keeps_beside_the_weights_is_refused(theirs, tmp_path, monkeypatch):
+    path, module = tmp_path / "weights.ckpt", "pytorch_lightnings.callbacks"
+    lightning_checkpoint(path, theirs.state_dict(), module, monkeypatch)
+    with pytest.raises(ValueError, match=r"one that holds pytorch_lightnings\.callbacks\.ModelCheckpoint, too"):
+        load_published(path, NAME)
 
 
 def test_no_code_of_a_file_runs(theirs, tmp_path):
