@@ -38,6 +38,7 @@ from pipeline.weights.renders import CloseUps, Order, claim, mapped, rendered
 from pipeline.weights.sheets import Sheets
 from pipeline.weights.workers import Say, pool, teller
 from recognition.backbones import IResNet
+from recognition.files import whole_file
 from recognition.train import Recipe, load_trained
 from stages.embed.align import crop, similarity, template
 from stages.embed.detector import Detector
@@ -304,9 +305,8 @@ def embed_renders(folder: Path, onnx: Path, device: str) -> None:
     if (folder / VECTORS).exists():
         return
     raw = embedder(onnx, device)(mapped(folder / RENDERS, CloseUps).crops)
-    part = folder / "vectors.part.npy"
-    np.save(part, (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32))
-    os.replace(part, folder / VECTORS)
+    with whole_file(folder / VECTORS) as file:
+        np.save(file, (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32))
 
 
 def make_reader(made: Path, order: GeneratorOrder, say: Say, device: str) -> None:
@@ -345,9 +345,8 @@ def write_population(folder: Path, order: GeneratorOrder) -> None:
     sources = sources_of(renders)
     vectors = np.load(folder / VECTORS)[sources[sources < _learnt(order, len(renders.labels))]]
     mean, covariance = fit(vectors)
-    part = folder / "population.part.npz"
-    np.savez(part, mean=mean, covariance=covariance, space=SPACE)
-    os.replace(part, folder / POPULATION)
+    with whole_file(folder / POPULATION) as file:
+        np.savez(file, mean=mean, covariance=covariance, space=SPACE)
 
 
 def mirror_of(autoencoder: Autoencoder, embed: IResNet | None, reader: Regressor | None) -> Mirror:

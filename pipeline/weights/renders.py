@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -19,6 +18,7 @@ from jaxtyping import Float32, Int64, UInt8
 from generation.regressor import CLOSE_UP_LEFT, CLOSE_UP_OF_PX, CLOSE_UP_TOP, SIZE_PX, closer
 from generation.world import CONTROLS, attribute_table, render, sample_people
 from pipeline.weights.workers import Say
+from recognition.files import whole_file
 from stages.embed.align import crop
 
 Draw = Callable[[int, np.random.Generator], list[dict[str, float]]]
@@ -101,8 +101,7 @@ def _block(folder: Path, order: Order, device: str, first: int) -> None:
     pictures, landmarks = drawn.pixels, drawn.landmarks
     if close_up:
         pictures, landmarks = closer(pictures), landmarks - np.array([CLOSE_UP_LEFT, CLOSE_UP_TOP], np.float32)
-    part = folder / f"{first:06d}.part"
-    with part.open("wb") as file:
+    with whole_file(folder / f"{first:06d}.npz") as file:
         np.savez(
             file,
             pictures=pictures,
@@ -112,15 +111,14 @@ def _block(folder: Path, order: Order, device: str, first: int) -> None:
             yaw_deg=table[:, CONTROLS.index("yaw_deg")],
             attributes=table,
         )
-    os.replace(part, folder / f"{first:06d}.npz")
 
 
 def _join(folder: Path, blocks: Sequence[Path], kind: type[Any]) -> None:
     for name in _arrays(kind):
         path = folder / f"{name}.npy"
         if not path.exists():
-            np.save(folder / f"{name}.part.npy", np.concatenate([np.load(block)[name] for block in blocks]))
-            os.replace(folder / f"{name}.part.npy", path)
+            with whole_file(path) as file:
+                np.save(file, np.concatenate([np.load(block)[name] for block in blocks]))
 
 
 def _arrays(kind: type[Any]) -> list[str]:
