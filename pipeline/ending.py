@@ -44,7 +44,14 @@ def expected() -> tuple[type[BaseException], ...]:
     from pipeline.runners import GaveUpError, StallError, StationError
 
     of_runners = (StationError, GaveUpError, StallError)
-    return (ValueError, OSError, *of_runners, HydraException, OmegaConfBaseException, KeyboardInterrupt)
+    of_words = (HydraException, OmegaConfBaseException)
+    return (ValueError, OSError, MemoryError, *_of_gpus(), *of_runners, *of_words, KeyboardInterrupt)
+
+
+def _of_gpus() -> tuple[type[BaseException], ...]:
+    """A GPU that is full, where anybody has imported torch: only then can it have been."""
+    torch = sys.modules.get("torch")
+    return () if torch is None else (torch.OutOfMemoryError,)
 
 
 def _told(error: BaseException, failed: int) -> int:
@@ -57,7 +64,9 @@ def _told(error: BaseException, failed: int) -> int:
     if isinstance(error, KeyboardInterrupt):
         say("; ".join(["interrupted", *map(str, error.args)]))
         return INTERRUPTED
-    for line in error.problems if isinstance(error, ConfigError) else [_one_line(error)]:
+    room = "; smaller batches take less" if isinstance(error, (MemoryError, *_of_gpus())) else ""
+    lines = error.problems if isinstance(error, ConfigError) else [_one_line(error) + room]
+    for line in lines:
         print(f"facemint: {line}", file=sys.stderr)
     return WRONG if isinstance(error, ConfigError | HydraException | OmegaConfBaseException) else failed
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 from hydra.errors import InstantiationException
+from torch import OutOfMemoryError
 
 from pipeline.ending import FAILED, INTERRUPTED, WRONG, ended
 from pipeline.preflight import ConfigError
@@ -25,6 +26,11 @@ NOWHERE = "/nowhere"  # a place that no command finds anything in
         (ConfigError(["people: none", "seed: none"]), WRONG, ["people: none", "seed: none"]),
         (InstantiationException("no part\nfull_key: sampler"), WRONG, ["no part"]),
         (TimeoutError(), FAILED, ["TimeoutError()"]),
+        (
+            OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+            FAILED,
+            ["Tried to allocate 2 GiB; smaller batches take less"],
+        ),
     ],
 )
 def test_what_is_expected_to_go_wrong_is_a_line_for_each_fault_and_a_code(
