@@ -84,7 +84,7 @@ class Bundled:
     def __init__(
         self,
         space: str,
-        steps: int = 4,
+        steps: int = 3,
         scheduler: str = "dpm",
         guidance_identity: float = 1.0,
         guidance_attributes: float = 1.0,
