@@ -60,9 +60,9 @@ def _of_model(model: Mapping[str, Any]) -> str:
 
 def _pairs(entries: Mapping[str, Any], told: Mapping[str, Any]) -> Table:
     against = (told["against"] or {}).get("protocols", {})
-    table = _table(f"{told['protocol']}, in %", "protocol", "pairs", "accuracy", "95 %", "EER", "coverage")
-    if against:
-        table.add_column("other", justify="right")
+    partly = any(each["coverage"] < 1 for each in entries.values())  # eighty columns have no room for what goes unsaid
+    more = [*(["coverage"] if partly else []), *(["other"] if against else [])]
+    table = _table(f"{told['protocol']}, in %", "protocol", "pairs", "accuracy", "95 %", "EER", *more)
     for name, each in entries.items():
         low, high = each["interval95"]
         row = [
@@ -71,7 +71,7 @@ def _pairs(entries: Mapping[str, Any], told: Mapping[str, Any]) -> Table:
             f"{_percent(each['accuracy'])} +- {_percent(each['accuracy_std'])}",
             f"{_percent(low)} - {_percent(high)}",
             _percent(each["eer"]),
-            f"{100 * each['coverage']:.1f}",
+            *([f"{100 * each['coverage']:.1f}"] if partly else []),
         ]
         table.add_row(*row, *([_percent(against[name]["accuracy"])] if against else []))
     return table

@@ -15,6 +15,8 @@ from benchmarks.protocols import load_protocol
 from generation.weights import FOLDER
 from pipeline.protocols import WorldProtocols
 from pipeline.runners.local import Local
+from pipeline.verification.command import Order, verify_order
+from pipeline.verification.table import tables
 from tests.benchmarks.test_bins import picture
 from tests.benchmarks.test_models import toy_onnx
 from tests.pipeline.conftest import facemint
@@ -66,6 +68,14 @@ def test_words_may_be_named_as_in_a_config(toy: Path, sets: Path, tmp_path: Path
     told = json.loads((tmp_path / "told.json").read_text())
     assert told["verdict"]["protocols"]["easy"]["mcnemar_p"] == 1
     assert list(told["against"]["protocols"]) == ["easy", "hard"]
+
+
+def test_coverage_is_shown_where_pairs_miss_a_picture(toy: Path, sets: Path) -> None:
+    told = verify_order(Order(toy, [sets / "easy.bin"]))
+    assert "coverage" not in [column.header for column in next(tables(told)).columns]
+    told["protocols"]["easy"]["coverage"] = 0.5
+    shown = {column.header: list(column.cells) for column in next(tables(told)).columns}
+    assert shown["coverage"] == ["50.0"]
 
 
 @pytest.mark.parametrize(
