@@ -11,7 +11,7 @@ from recognition.backbones import BACKBONES, IR
 from recognition.backbones.ir import IRUnit
 from recognition.backbones.iresnet import IResNetBlock
 from recognition.backbones.published import ChannelSwap
-from recognition.export import export_onnx
+from recognition.export import export_onnx, load_onnx
 from recognition.train import embed
 
 MODELS = {
@@ -75,3 +75,31 @@ def test_exporting_leaves_the_model_alone(exported):
     assert any(isinstance(module, nn.BatchNorm1d) for module in model.modules())
     assert not any(isinstance(module, nn.Identity) for module in model.modules())
     assert all(module.weight is None for module in model.modules() if getattr(module, "affine", True) is False)
+
+
+DESIGNS = ["iresnet_tiny", "residual_a", "plain_b"]
+
+
+@pytest.mark.parametrize("exported", DESIGNS, indirect=True)
+def test_what_was_exported_is_read_back_as_the_network_that_it_was(exported):
+    model, path = exported
+    again = MODELS[path.stem]()
+    load_onnx(again, path)
+    assert not again.training
+    crops = torch.rand(4, 3, 112, 112, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    crops.requires_grad_(True)
+    expected = model(crops)
+    scale = expected.std().item()
+    torch.testing.assert_close(again(crops) / scale, expected / scale, atol=1e-4, rtol=0)
+    ours, theirs = (torch.autograd.grad(network(crops).square().sum(), crops)[0] for network in (again, model))
+    torch.testing.assert_close(ours / theirs.std(), theirs / theirs.std(), atol=1e-2, rtol=1e-3)
+
+
+@pytest.mark.parametrize("exported", ["iresnet_tiny"], indirect=True)
+def test_a_network_of_another_design_is_refused_and_so_is_what_is_no_onnx(exported, tmp_path):
+    _, path = exported
+    with pytest.raises(ValueError, match="expected a network of the design asked for in"):
+        load_onnx(MODELS["residual_a"](), path)
+    (tmp_path / "x.onnx").write_text("no network")
+    with pytest.raises(ValueError, match="expected an ONNX file in"):
+        load_onnx(MODELS["iresnet_tiny"](), tmp_path / "x.onnx")
