@@ -201,6 +201,19 @@ def train_generator(words: Words = None, debug: Debug = False) -> None:
     _train_generator(words or [], debug)
 
 
+@app.command(context_settings=FREE_WORDS, short_help="Trains the bundled generator on, by its own pictures.")
+def tune_generator(words: Words = None, debug: Debug = False) -> None:
+    """Trains a generator on, by the pictures that it draws: who and what is seen in them, beside renders.
+
+    \b
+    Words are Hydra's, over conf/tune_generator.yaml: work=DIR (renders; what is there is not made again), run=DIR,
+    start=FILE (another generator than the bundled one), device=cuda, recipe.steps=1000, recipe.drawn_steps=2.
+    The same words go on where a training stopped. Under torchrun:
+    torchrun --nproc-per-node 2 -m pipeline.cli tune-generator work=DIR run=DIR
+    """
+    _tune_generator(words or [], debug)
+
+
 @app.command(context_settings=FREE_WORDS, short_help="Trains a recogniser on any labelled pictures.")
 def train(words: Words = None, debug: Debug = False) -> None:
     """Trains a recogniser on labelled pictures, whoever made them, and writes it as PyTorch and ONNX.
@@ -242,6 +255,19 @@ def _train_generator(words: Sequence[str], debug: bool) -> None:
         train_alone(cfg)
 
     _compose("train_generator", ["train-generator", *words], task, debug)
+
+
+def _tune_generator(words: Sequence[str], debug: bool) -> None:
+    """Trains a generator on with these words."""
+    from omegaconf import DictConfig
+
+    def task(cfg: DictConfig) -> None:
+        from pipeline.weights.tuning import tune_alone
+
+        tune_alone(cfg)
+
+    open_words = [f"++{word}" if word.startswith("recipe.") else word for word in words]  # the file names few
+    _compose("tune_generator", ["tune-generator", *open_words], task, debug)
 
 
 def _train(words: Sequence[str], debug: bool) -> None:

@@ -70,7 +70,7 @@ def load_onnx(model: nn.Module, path: Path) -> None:
         ValueError: If the file is no ONNX, or is of another design.
     """
     try:
-        graph = onnx.load(path).graph
+        graph = onnx.load(path, format="protobuf").graph  # whatever the file is called
     except DecodeError as error:
         raise ValueError(f"expected an ONNX file in {path}, got: {error}") from error
     tensors = {kept.name: torch.from_numpy(numpy_helper.to_array(kept).copy()) for kept in graph.initializer}

@@ -150,15 +150,19 @@ def cache_latents(
     path: Path,
     batch_size: int = 128,
     precision: str = "bf16",
+    measured: bool = False,
 ) -> None:
     """Measures the latents of all pictures and writes them, normalised, with their statistics, unless they are there.
+
+    Where the model has been `measured` its statistics stay as they are: a denoiser has learnt them.
 
     The file, an .npz, is there once it is whole. `read_latents` gives the model the statistics.
     """
     if path.exists():
         return
     raw = _encoded(model, pictures, batch_size, precision)
-    model.measure(raw)
+    if not measured:
+        model.measure(raw)
     latents = ((raw - model.mean) / model.std).half().cpu().numpy()
     part = path.with_suffix(".part")
     with part.open("wb") as file:

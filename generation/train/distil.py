@@ -48,6 +48,7 @@ class DistilRecipe:
     attributes_open: float = 0.05
     attribute_open: float = 0.1
     cross_pairs: float = 0.5
+    cross_mean: int = 1
     ema_decay: float = 0.998
     weight_decay: float = 0.0
     seed: int = 32

@@ -35,7 +35,9 @@ class GeneratorRecipe:
         identity_open: Share of rows whose identity is left open.
         attributes_open: Share of rows whose attributes are all left open.
         attribute_open: Chance of each attribute of the other rows to be left open; drawn per row from 0 to twice this.
-        cross_pairs: Share of rows whose vector is of another picture of the person (CrossFaceID).
+        cross_pairs: Share of rows whose vector is of other pictures of the person (CrossFaceID).
+        cross_mean: Of how many others that vector is the unit mean, where there are so many; 1 as in CrossFaceID. One
+            picture's vector tells fine shapes with much noise, and a model answers them by as much less.
         ema_decay: Of the average that is kept.
         seed: Of weights, batches, noise and dropout.
         precision: "bf16" (autocast) or "fp32".
@@ -65,6 +67,7 @@ class GeneratorRecipe:
     attributes_open: float = 0.1
     attribute_open: float = 0.1
     cross_pairs: float = 0.5
+    cross_mean: int = 1
     ema_decay: float = 0.998
     weight_decay: float = 0.01
     seed: int = 31
@@ -160,20 +163,32 @@ def _losses(
     model: Denoiser, mirror: Mirror | None, batch: Batch, recipe: GeneratorRecipe, bars: Float[Tensor, " t"]
 ) -> dict[str, Float[Tensor, ""]]:
     """Of the prediction and, where there is a mirror to look with, of what is seen in the picture it implies."""
-    bar = bars[batch.timesteps]
-    noisy = objectives.noised(batch.latents, batch.noise, bar)
-    context = objectives.with_identity_open(model.context(batch.vectors), model.nobody, batch.someone)
-    context = objectives.partially_dropped(context, batch.fate >= recipe.partial_dropout, recipe.partial_dropout)
-    condition = model.condition(context, batch.attributes, batch.asked)
-    predicted = model(wide(noisy), batch.timesteps, condition)
-    wanted = objectives.target(recipe.prediction, batch.latents, batch.noise, bar)
-    weight = torch.ones_like(bar)
-    if recipe.min_snr_gamma:
-        weight = objectives.min_snr_weight(recipe.prediction, bar, recipe.min_snr_gamma)
-    denoising = objectives.denoising_loss(predicted, wanted, weight)
+    denoising, clean = denoising_of(model, batch, recipe.prediction, bars, recipe.min_snr_gamma, recipe.partial_dropout)
     if mirror is None:
         return {"loss": denoising}
-    clean = objectives.clean_estimate(recipe.prediction, predicted.float(), noisy, bar)
     terms = terms_of(mirror, clean, batch, recipe, [control.name for control in model.shape.controls])
     loss = denoising + recipe.identity_weight * terms["identity"] + recipe.attribute_weight * terms["attributes"]
     return {"loss": loss, "denoising": denoising, **terms}
+
+
+def denoising_of(
+    model: Denoiser,
+    batch: Batch,
+    prediction: str,
+    bars: Float[Tensor, " t"],
+    min_snr_gamma: float = 0.0,
+    partial_dropout: float = 0.0,
+) -> tuple[Float[Tensor, ""], Float[Tensor, "b c h w"]]:
+    """The denoising loss of a batch of renders with noise, and the estimates of the clean latents that it is of."""
+    bar = bars[batch.timesteps]
+    noisy = objectives.noised(batch.latents, batch.noise, bar)
+    context = objectives.with_identity_open(model.context(batch.vectors), model.nobody, batch.someone)
+    context = objectives.partially_dropped(context, batch.fate >= partial_dropout, partial_dropout)
+    condition = model.condition(context, batch.attributes, batch.asked)
+    predicted = model(wide(noisy), batch.timesteps, condition)
+    wanted = objectives.target(prediction, batch.latents, batch.noise, bar)
+    weight = torch.ones_like(bar)
+    if min_snr_gamma:
+        weight = objectives.min_snr_weight(prediction, bar, min_snr_gamma)
+    loss = objectives.denoising_loss(predicted, wanted, weight)
+    return loss, objectives.clean_estimate(prediction, predicted.float(), noisy, bar)

@@ -121,7 +121,7 @@ def terms_of(
         terms["identity"] = _identity_term(mirror.embed(crops).float(), batch, rows, recipe) / len(clean)
     if recipe.attribute_weight and mirror.reader is not None:
         reading = Reading(*(part.float() for part in mirror.reader.read(pictures, crops)))
-        terms["attributes"] = _attribute_term(mirror.reader, reading, batch, rows, names) / len(clean)
+        terms["attributes"] = attribute_term(mirror.reader, reading, batch, rows, names) / len(clean)
     return terms
 
 
@@ -137,7 +137,7 @@ def _identity_term(
     return (batch.someone[rows] * weight * term).sum()
 
 
-def _attribute_term(
+def attribute_term(
     reader: Reader, reading: Reading, batch: Batch, rows: Int64[Tensor, " r"], names: Sequence[str]
 ) -> Float[Tensor, ""]:
     """Sum over rows and over what each of them asked for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from generation.diffusion import DenoiserShape
 from generation.train.loop import rng_of_step
-from generation.train.recipe import within
+from generation.train.recipe import at_least, within
 
 TIMES = 1000  # of the noise schedule
 
@@ -39,7 +39,7 @@ class Photographs:
 
 
 class Others:
-    """Picks another picture of a person as the source of its vector, of those that are usable as one."""
+    """Picks other pictures of a person as the source of its vector, of those that are usable as one."""
 
     def __init__(self, labels: Int64[np.ndarray, " n"], sources: Int64[np.ndarray, " s"]) -> None:
         rows = np.unique(sources)
@@ -48,17 +48,38 @@ class Others:
         self._place = np.full(len(labels), -1)
         self._place[self._rows] = np.arange(len(self._rows))
 
-    def of(self, rows: Int64[np.ndarray, " b"], chance: Float[np.ndarray, " b"]) -> Int64[np.ndarray, " b"]:
-        """For each row another usable row of its person, evenly by a number in [0, 1); itself if there is none."""
+    def of(
+        self, rows: Int64[np.ndarray, " b"], chance: Float[np.ndarray, " b"], after: int = 0
+    ) -> Int64[np.ndarray, " b"]:
+        """For each row another usable row of its person, evenly by a number in [0, 1); itself if there is none.
+
+        Args:
+            after: How many others come between that one and the one that is returned, round the person's.
+        """
         people = self._labels[rows]
         ordered = self._labels[self._rows]
         first, end = np.searchsorted(ordered, people), np.searchsorted(ordered, people, side="right")
         own = self._place[rows]
         count = end - first - (own >= 0)
-        picked = first + (chance.astype(np.float64) * count).astype(np.int64)
-        picked += (own >= 0) & (picked >= own)
         there = count > 0
+        picked = first + ((chance.astype(np.float64) * count).astype(np.int64) + after) % np.maximum(count, 1)
+        picked += (own >= 0) & (picked >= own)
         return np.where(there, self._rows[np.where(there, picked, 0)] if len(self._rows) else rows, rows)
+
+    def mean_of(
+        self,
+        vectors: Float32[np.ndarray, "n d"],
+        rows: Int64[np.ndarray, " b"],
+        chance: Float[np.ndarray, " b"],
+        most: int,
+    ) -> Float32[np.ndarray, "b d"]:
+        """For each row the unit mean of the vectors of others of its person, of `most` if there are so many.
+
+        Where there are fewer, all are taken, some of them twice: as many times as another, or once more.
+        """
+        chosen = [vectors[self.of(rows, chance, after)] for after in range(most)]
+        mean = np.mean(chosen, 0, dtype=np.float64)
+        return (mean / np.linalg.norm(mean, axis=1, keepdims=True)).astype(np.float32)
 
 
 @dataclass(eq=False)
@@ -66,17 +87,21 @@ class Batch:
     """One process's part of a step's draw; what is random in the step is in here.
 
     Attributes:
+        rows: Of the pictures, in the data.
         vectors: Of the people asked for.
+        own: Of the very pictures.
         strangers: Of other people in the batch, as sources are.
         fate: Of each component of the projected identity, in [0, 1): below p, partial dropout drops it.
         uniform: Two numbers in [0, 1) for whoever draws more.
         to_crop: What aligns the pictures.
     """
 
+    rows: Int64[np.ndarray, " b"]
     latents: Float[Tensor, "b c h w"]
     noise: Float[Tensor, "b c h w"]
     timesteps: Int64[Tensor, " b"]
     vectors: Float[Tensor, "b d"]
+    own: Float[Tensor, "b d"]
     attributes: Float[Tensor, "b a"]
     asked: Bool[Tensor, "b a"]
     someone: Bool[Tensor, " b"]
@@ -84,6 +109,10 @@ class Batch:
     uniform: Float[Tensor, "b 2"]
     strangers: Float[Tensor, "b d"]
     to_crop: Float[Tensor, "b 2 3"]
+
+    def every(self, stride: int) -> Batch:
+        """One row in so many, from the first one on."""
+        return Batch(*(getattr(self, field.name)[::stride] for field in fields(self)))
 
 
 @runtime_checkable
@@ -101,6 +130,8 @@ class Draws(Protocol):
     @property
     def cross_pairs(self) -> float: ...
     @property
+    def cross_mean(self) -> int: ...
+    @property
     def seed(self) -> int: ...
 
 
@@ -108,6 +139,7 @@ def check_draws(recipe: Draws) -> None:
     """Raises ValueError for the first share that is none."""
     within(recipe, "0 to 1", lambda share: 0 <= share <= 1, "identity_open", "attributes_open", "cross_pairs")
     within(recipe, "0 to 0.5", lambda share: 0 <= share <= 0.5, "attribute_open")
+    at_least(recipe, 1, "cross_mean")
 
 
 def draw(
@@ -134,7 +166,8 @@ def draw(
     noise = torch.randn(size, shape.latent_channels, shape.latent_size, shape.latent_size, generator=rng)
     chosen = rows.numpy()
     crossed = uniform[:, 4].numpy() < recipe.cross_pairs
-    sources = np.where(crossed, others.of(chosen, uniform[:, 5].numpy()), chosen)
+    vectors = data.vectors[chosen]
+    vectors[crossed] = others.mean_of(data.vectors, chosen[crossed], uniform[:, 5].numpy()[crossed], recipe.cross_mean)
     part = slice(rank * size // ranks, (rank + 1) * size // ranks)
     mine = chosen[part]
     to_crop = np.tile(np.eye(2, 3, dtype=np.float32), (len(mine), 1, 1)) if data.to_crop is None else data.to_crop[mine]
@@ -142,16 +175,17 @@ def draw(
         torch.from_numpy(data.latents[mine].astype(np.float32)),
         noise[part],
         timesteps[part],
-        torch.from_numpy(data.vectors[sources[part]]),
+        torch.from_numpy(vectors[part]),
+        torch.from_numpy(data.vectors[mine]),
         torch.from_numpy(data.attributes[mine]),
         asked[part],
         someone[part],
         fate[part],
         uniform[part, 6:],
-        torch.from_numpy(data.vectors[sources[_of_another_person(data.labels[chosen])[part]]]),
+        torch.from_numpy(vectors[_of_another_person(data.labels[chosen])[part]]),
         torch.from_numpy(to_crop),
     )
-    return Batch(*[_sent(tensor, device) for tensor in tensors])
+    return Batch(mine, *[_sent(tensor, device) for tensor in tensors])
 
 
 def _of_another_person(labels: Int64[np.ndarray, " b"]) -> Int64[np.ndarray, " b"]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -23,18 +24,11 @@ from generation.train.decoder import DecoderRecipe
 from generation.train.distil import DistilRecipe
 from generation.train.generator import CHECKPOINT, GeneratorRecipe
 from generation.train.regressor import RegressorRecipe
+from generation.train.tune import TuningRecipe
 from pipeline.progress import say
-from pipeline.weights.generator import (
-    FOLDER,
-    WEIGHTS,
-    autoencoder_of,
-    embedder_a,
-    mirror_of,
-    reader_of,
-    shape_of,
-    train_denoiser,
-)
+from pipeline.weights.generator import train_denoiser
 from pipeline.weights.listing import listed, write_listing
+from pipeline.weights.made import FOLDER, WEIGHTS, autoencoder_of, embedder_a, mirror_of, reader_of, shape_of
 from pipeline.weights.recipe import GeneratorOrder
 from pipeline.weights.renders import claim
 from recognition.augment import Augment
@@ -42,6 +36,8 @@ from recognition.files import sha256_of
 from recognition.margins import CosFace
 from recognition.train import Recipe
 from stages.generate.bundled import NAME
+
+PATIENCE = timedelta(hours=12)  # of processes, for the one that makes what all of them need
 
 
 def train_alone(cfg: DictConfig) -> None:
@@ -119,7 +115,7 @@ def processes() -> Iterator[tuple[int, str]]:
         return
     if cuda:
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if cuda else "gloo")
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
     try:
         yield dist.get_rank(), device
     finally:
@@ -150,6 +146,7 @@ def _order(told: dict[str, Any]) -> GeneratorOrder:
         "denoiser": GeneratorRecipe(**told["denoiser"]),
         "student": student and DistilRecipe(**student),
         "decoder": DecoderRecipe(**told["decoder"]),
+        "tuning": told["tuning"] and TuningRecipe(**told["tuning"]),
         "calibration": CalibrationRecipe(
             **told["calibration"] | {"attributes": tuple(told["calibration"]["attributes"])}
         ),

@@ -12,9 +12,9 @@ import onnxruntime
 import torch
 from jinja2 import StrictUndefined, Template
 
-from pipeline.weights.generator import FOLDER as GENERATOR
-from pipeline.weights.generator import POPULATION, WEIGHTS
 from pipeline.weights.listing import shipped, write_listing
+from pipeline.weights.made import FOLDER as GENERATOR
+from pipeline.weights.made import POPULATION, WEIGHTS
 from pipeline.weights.measuring import SPACES, session
 from pipeline.weights.recipe import WeightsRecipe
 

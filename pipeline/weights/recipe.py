@@ -12,6 +12,7 @@ from generation.train.decoder import DecoderRecipe
 from generation.train.distil import DistilRecipe
 from generation.train.generator import GeneratorRecipe
 from generation.train.regressor import RegressorRecipe
+from generation.train.tune import TuningRecipe
 from pipeline.weights.regressor import RegressorOrder
 from pipeline.weights.renders import BLOCK
 from recognition.augment import Augment
@@ -70,6 +71,7 @@ class GeneratorOrder:
             long enough leaves nothing for guidance to do: with it people were no more themselves and all pictures
             farther from renders.
         decoder: How the decoder is trained again, on what the denoiser leaves.
+        tuning: How the denoiser learns from pictures that it draws itself, with that decoder; None for not at all.
         calibration: How it is found out how strongly the model is to be told what is asked for.
     Raises:
         ValueError: If a number is out of range.
@@ -84,6 +86,7 @@ class GeneratorOrder:
     denoiser: GeneratorRecipe = field(default_factory=GeneratorRecipe)
     student: DistilRecipe | None = None
     decoder: DecoderRecipe = field(default_factory=DecoderRecipe)
+    tuning: TuningRecipe | None = field(default_factory=TuningRecipe)
     calibration: CalibrationRecipe = field(default_factory=CalibrationRecipe)
 
     def __post_init__(self) -> None:
@@ -93,6 +96,10 @@ class GeneratorOrder:
             raise ValueError(f"pictures: expected at least 1, got {self.pictures}")
         if not 1 <= self.held_out < self.people:
             raise ValueError(f"held_out: expected 1 to {self.people - 1}, got {self.held_out}")
+        if self.student is not None and self.tuning is not None:
+            raise ValueError(
+                "tuning: expected None beside a student, who is told a guidance that drawings have none of"
+            )
 
 
 @dataclass(frozen=True)

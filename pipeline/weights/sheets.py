@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,6 @@ from generation.world import ATTRIBUTES
 from pipeline.weights.renders import CloseUps
 
 PEOPLE = 8  # rows of a sheet
-STEPS, GUIDANCE = 12, Guidance(2.0, 2.0)
 PLAIN = {"age_years": 35.0, "light_azimuth_deg": -25.0, "light_elevation_deg": 30.0, "ambient": 0.45}
 POSES: tuple[dict[str, float], ...] = (
     {},
@@ -33,12 +33,25 @@ POSES: tuple[dict[str, float], ...] = (
 )
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """How a sheet is sampled."""
+
+    scheduler: str
+    steps: int
+    guidance: Guidance
+
+
+UNTAUGHT = Drawing("dpm", 12, Guidance(2.0, 2.0))  # of a model that has not learnt its terms to their end
+
+
 class Sheets:
     """Draws a sheet after the last step, and whenever so many minutes have passed since the one before.
 
     Args:
         folder: Where `sheet_000500.png` goes, named by the step.
         minutes: Between sheets, more than 0.
+        drawing: How it is sampled.
     Raises:
         ValueError: If `minutes` is not more than 0.
     """
@@ -52,11 +65,13 @@ class Sheets:
         steps: int,
         minutes: float,
         device: str,
+        drawing: Drawing | None = None,
     ) -> None:
         if not minutes > 0:
             raise ValueError(f"sheet_minutes: expected more than 0, got {minutes}")
         self.folder, self.shape, self.autoencoder, self.prediction = folder, shape, autoencoder, prediction
         self.steps, self.seconds, self.device = steps, 60 * minutes, device
+        self.drawing = drawing or UNTAUGHT
         self._last = time.monotonic()
 
     def of(
@@ -97,9 +112,9 @@ class Sheets:
                 torch.ones_like(attributes, dtype=torch.bool),
                 torch.ones(len(attributes), dtype=torch.bool, device=self.device),
                 np.arange(len(attributes)),
-                "dpm",
-                STEPS,
-                GUIDANCE,
+                self.drawing.scheduler,
+                self.drawing.steps,
+                self.drawing.guidance,
                 self.prediction,
             )
             drawn = decoded(self.autoencoder, latents).cpu().numpy()

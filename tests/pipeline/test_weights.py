@@ -21,19 +21,22 @@ from generation.train.decoder import DecoderRecipe
 from generation.train.distil import DistilRecipe
 from generation.train.generator import GeneratorRecipe
 from generation.train.regressor import RegressorRecipe
+from generation.train.tune import TuningRecipe
 from generation.weights import bundled
 from generation.world import attribute_table, render, sample_people
 from generation.world.scenes import generator_attributes
 from pipeline.cli import app
 from pipeline.weights import sheets
-from pipeline.weights.generator import CONTROLS, told_controls
+from pipeline.weights.generator import distilled
+from pipeline.weights.made import CONTROLS, sources_of, told_controls
 from pipeline.weights.make import make_weights
 from pipeline.weights.recipe import GeneratorOrder, WeightsRecipe
 from pipeline.weights.regressor import RegressorOrder
+from pipeline.weights.renders import CloseUps, mapped
 from pipeline.weights.workers import KEEPS_MEMORY, pool
 from stages.generate.bundled import Bundled
 from stages.records import Chunk, Identity, Variation
-from stages.sample.population import Population
+from stages.sample.population import Population, fit
 
 FULL = WeightsRecipe()
 SMALL = dataclasses.replace(
@@ -60,9 +63,9 @@ SMALL = dataclasses.replace(
         autoencoder=AutoencoderRecipe(steps=2, batch_size=2, widths=(16, 16, 16), precision="fp32", threads=1),
         reader=RegressorRecipe(steps=2, batch_size=4, seed=29, precision="fp32", threads=1),
         denoiser=GeneratorRecipe(steps=2, batch_size=4, precision="fp32", threads=1),
-        student=DistilRecipe(steps=2, batch_size=4, precision="fp32", threads=1),
         decoder=DecoderRecipe(steps=2, batch_size=4, critic_from=1, precision="fp32", threads=1),
-        calibration=CalibrationRecipe(batches=2, batch_size=4, steps=1),
+        tuning=TuningRecipe(steps=2, batch_size=4, drawn_steps=1, learnt_steps=1, precision="fp32", threads=1),
+        calibration=CalibrationRecipe(batches=2, batch_size=4, steps=3),
     ),
 )
 
@@ -72,7 +75,7 @@ def quick_sheets():
     """Most of what a training of two steps takes is its contact sheet; those of `made`, in a process of its own, are
     drawn in full."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sheets, "STEPS", 1)
+        patch.setattr(sheets, "UNTAUGHT", dataclasses.replace(sheets.UNTAUGHT, steps=1))
         yield
 
 
@@ -172,6 +175,85 @@ def test_a_contact_sheet_shows_people_who_were_not_trained_on(made):
     whose = labels[[np.array_equal(picture, first) for picture in pictures]]
     assert len(whose) == 1
     assert whose[0] >= 20
+
+
+def test_a_student_of_the_teacher_is_told_its_guidance_and_is_not_tuned(made, tmp_path):
+    work, _ = made
+    student = DistilRecipe(steps=2, batch_size=4, precision="fp32", threads=1)
+    order = dataclasses.replace(SMALL.generator, student=student, tuning=None)
+    shutil.copytree(work / "generator", tmp_path / "generator")
+    teacher = diffusion.load(tmp_path / "generator" / "teacher.safetensors")
+    model = distilled(tmp_path / "generator", order, teacher, lambda _: None, "cpu")
+    assert model.taught == ((1.0, 4.0), (1.0, 3.0))
+    with pytest.raises(ValueError, match="tuning: expected None beside a student"):
+        dataclasses.replace(order, tuning=SMALL.generator.tuning)
+
+
+def test_the_population_is_of_people_not_of_pictures(made):
+    work, _ = made
+    folder = work / "generator"
+    vectors, labels = np.load(folder / "vectors.npy"), np.load(folder / "renders" / "labels.npy")
+    rows = sources_of(mapped(folder / "renders", CloseUps))
+    rows = rows[labels[rows] < 20]  # the others are held out
+    count = np.bincount(labels[rows], minlength=20)
+    people = [p for p in range(20) if count[p] >= np.bincount(count[count > 0]).argmax()]
+    means = np.stack([vectors[rows][labels[rows] == p].sum(0) for p in people])
+    expected, _ = fit((means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32))
+    np.testing.assert_allclose(np.load(folder / "population.npz")["mean"], expected, atol=1e-6)
+
+
+def tuned_alone(work, run, *words):
+    few = ["recipe.steps=2", "recipe.batch_size=4", "recipe.learnt_steps=1"]
+    plain = ["recipe.threads=1", "recipe.precision=fp32", "device=cpu"]
+    return ["tune-generator", f"work={work}", f"run={run}", *few, *plain, *words]
+
+
+def test_the_bundled_generator_is_tuned_from_its_file_alone_and_again_the_same(made, tmp_path):
+    work, _ = made
+    (tmp_path / "work").mkdir()
+    shutil.copytree(
+        work / "generator", tmp_path / "work" / "generator", ignore=shutil.ignore_patterns("*.pt", "l*.npz")
+    )
+    shutil.copytree(work / "generator" / "reader", tmp_path / "work" / "generator" / "reader", dirs_exist_ok=True)
+    words = [*tuned_alone(work, tmp_path / "run"), f"work={tmp_path / 'work'}"]
+    first = CliRunner().invoke(app, words)
+    assert first.exit_code == 0, first.output
+    assert f"draw with generator=bundled ++generator.weights={tmp_path / 'run'}" in first.output
+    before = diffusion.load(bundled("generator").verify())
+    written = bundled("generator", tmp_path / "run").verify()
+    after = diffusion.load(written)
+    assert not torch.equal(after.denoiser.project.weight, before.denoiser.project.weight)
+    for name, tensor in before.autoencoder.state_dict().items():
+        assert torch.equal(tensor, after.autoencoder.state_dict()[name]), name
+    assert (tmp_path / "run" / "sheets" / "sheet_000002.png").is_file()
+    bytes_before = written.read_bytes()
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert written.read_bytes() == bytes_before
+    other = CliRunner().invoke(app, [*words, "recipe.identity_weight=0.5"])
+    assert other.exit_code != 0
+    assert '"identity_weight": 0.5' in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("start=nowhere", "start: expected a generator's file, found no nowhere"),
+        ("start={work}/scores.json", "expected scores.json to be a safetensors file"),
+        ("embedder_onnx=nowhere", "embedder_onnx: expected embedder A's ONNX file, found no nowhere"),
+        ("embedder_onnx={work}/detector.onnx", "expected a network of the design asked for"),
+        ("embedder_onnx={work}/scores.json", "expected an ONNX file in"),
+        ("sheet_minutes=0", "sheet_minutes: expected more than 0, got 0"),
+        ("workers=0", "workers: expected at least 1, got 0"),
+        ("recipe.scheduler=lcm", "scheduler: expected one of ddim, dpm, got 'lcm'"),
+        ("recipe.colour=red", "unexpected keyword argument 'colour'"),
+    ],
+)
+def test_what_a_tuning_cannot_begin_with_is_refused_in_a_line_before_any_work(made, tmp_path, word, told):
+    work, _ = made
+    result = CliRunner().invoke(app, [*tuned_alone(work, tmp_path / "run"), word.format(work=work)])
+    assert result.exit_code != 0
+    assert told in result.stderr
+    assert not list((tmp_path / "run").rglob("*"))
 
 
 def trained_alone(work, run, *words):

@@ -84,7 +84,7 @@ def test_each_process_takes_its_part_of_one_draw():
     for rank in (0, 1):
         part = drawn(rank=rank, ranks=2)
         for field in dataclasses.fields(part):
-            assert torch.equal(getattr(part, field.name), getattr(whole, field.name)[2 * rank : 2 * rank + 2])
+            assert np.array_equal(getattr(part, field.name), getattr(whole, field.name)[2 * rank : 2 * rank + 2])
 
 
 def test_a_step_is_drawn_by_its_number_and_the_seed():
@@ -128,8 +128,20 @@ def test_no_cross_pairs_means_that_every_picture_has_its_own_vector():
     assert np.array_equal(own.vectors, DATA.vectors[rows])
     crossed = drawn(dataclasses.replace(RECIPE, cross_pairs=1.0, batch_size=200))
     own = drawn(dataclasses.replace(RECIPE, cross_pairs=0.0, batch_size=200))
-    alike = (crossed.vectors == own.vectors).all(1).float().mean()
+    alike = torch.isclose(crossed.vectors, own.vectors, atol=1e-6).all(1).float().mean()
     assert alike == pytest.approx(5 / 20, abs=0.1)  # person 1, and the one picture of person 2 that is a source
+
+
+def test_the_mean_of_a_persons_other_pictures_leaves_the_picture_itself_out():
+    others = Others(DATA.labels, DATA.sources)
+    rows = np.array([0, 4, 8, 12])
+    told = others.mean_of(DATA.vectors, rows, np.full(4, 0.6), 3)
+    # Person 0 has three sources, of which 0 is one; person 1 none; person 2 none beside 8; person 3 three beside 12.
+    for seen, chosen in zip(told, ([2, 3], [4], [8], [13, 14, 15]), strict=True):
+        mean = DATA.vectors[chosen].sum(0)
+        if chosen == [2, 3]:  # the one that comes first is taken twice
+            mean = mean + DATA.vectors[3]
+        np.testing.assert_allclose(seen, mean / np.linalg.norm(mean), atol=1e-6)
 
 
 def test_a_stranger_is_somebody_else_of_the_batch():
@@ -195,6 +207,7 @@ def test_rows_too_noisy_for_an_identity_term_are_not_decoded(tmp_path):
         ({"prediction": "x0"}, "prediction: expected one of v, epsilon, got 'x0'"),
         ({"partial_dropout": 1.0}, "partial_dropout: expected 0 to less than 1, got 1.0"),
         ({"cross_pairs": 1.5}, "cross_pairs: expected 0 to 1, got 1.5"),
+        ({"cross_mean": 0}, "cross_mean: expected at least 1, got 0"),
         ({"peak_lr": float("nan")}, "peak_lr: expected more than 0, got nan"),
         ({"identity_term": "euclid"}, "identity_term: expected one of none, cosine, triplet, got 'euclid'"),
         ({"looked_above": 0.7}, "looked_above: expected 0 to less than looked_below, got 0.7"),

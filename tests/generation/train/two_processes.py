@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import distributed
 
 ROOT = Path(__file__).parents[3]
-MODULES = ("test_decoder", "test_distil", "test_generator")
+MODULES = ("test_decoder", "test_distil", "test_generator", "test_tune")
 
 
 def in_two_processes(folder):
