@@ -58,7 +58,7 @@ class CalibrationRecipe:
     batch_size: int = 48
     lowest: float = 0.75
     highest: float = 2.5
-    steps: int = 4
+    steps: int = 3
     scheduler: str = "dpm"
     seed: int = 37
     precision: str = "bf16"

@@ -28,6 +28,7 @@ RECIPE = TuningRecipe(
     learnt_steps=2,
     attribute_weight=0.0,
     identity_open=0.25,
+    taken=1.0,
     precision="fp32",
     threads=1,
     checkpoint_every=2,
@@ -195,6 +196,13 @@ def test_the_denoiser_that_was_given_stays_as_it_was_and_who_looks_sees_the_aver
     assert torch.equal(pictures_of(seen[-1][0], batch_of()), pictures_of(last, batch_of()))
 
 
+def test_what_is_taken_lies_between_the_denoiser_that_was_given_and_the_one_that_has_learnt(whole, tmp_path):
+    given, taken = denoiser(DENOISER).state_dict(), trained(tmp_path, dataclasses.replace(RECIPE, taken=0.25))
+    for name, tensor in taken.state_dict().items():
+        expected = 0.75 * given[name] + 0.25 * whole.state_dict()[name]
+        torch.testing.assert_close(tensor, expected, atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("mirror", "changes", "told"),
     [
@@ -238,6 +246,7 @@ def test_the_tuning_of_another_recipe_is_refused(tmp_path):
         ({"learnt_steps": 4}, "learnt_steps: expected at most drawn_steps, got 4"),
         ({"denoised_every": 0}, "denoised_every: expected at least 1, got 0"),
         ({"identity_weight": -1.0}, "identity_weight: expected at least 0, got -1.0"),
+        ({"taken": 0.0}, "taken: expected more than 0, at most 1, got 0.0"),
         ({"cross_pairs": 2.0}, "cross_pairs: expected 0 to 1, got 2.0"),
     ],
 )
