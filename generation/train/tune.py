@@ -95,8 +95,10 @@ class TuningRecipe:
         at_least(self, 1, "drawn_steps", "learnt_steps", "denoised_every")
         within(self, "more than 0, at most 1", lambda share: 0 < share <= 1, "taken")
         within(self, "at most drawn_steps", lambda count: count <= self.drawn_steps, "learnt_steps")
-        weights = (f"{name}_weight" for name in ("denoising", "identity", "attribute", "perceptual"))
+        weights = [f"{name}_weight" for name in ("denoising", "identity", "attribute", "perceptual")]
         at_least(self, 0, *weights)
+        if not any(getattr(self, name) for name in weights):
+            raise ValueError(f"expected one of {', '.join(weights)} above 0, got 0 for all")
 
 
 DETERMINISTIC = ("ddim", "dpm")

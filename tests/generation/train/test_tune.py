@@ -246,6 +246,10 @@ def test_the_tuning_of_another_recipe_is_refused(tmp_path):
         ({"learnt_steps": 4}, "learnt_steps: expected at most drawn_steps, got 4"),
         ({"denoised_every": 0}, "denoised_every: expected at least 1, got 0"),
         ({"identity_weight": -1.0}, "identity_weight: expected at least 0, got -1.0"),
+        (
+            dict.fromkeys(["denoising_weight", "identity_weight", "attribute_weight", "perceptual_weight"], 0.0),
+            "expected one of denoising_weight, identity_weight, attribute_weight, perceptual_weight above 0",
+        ),
         ({"taken": 0.0}, "taken: expected more than 0, at most 1, got 0.0"),
         ({"cross_pairs": 2.0}, "cross_pairs: expected 0 to 1, got 2.0"),
     ],
