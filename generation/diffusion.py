@@ -119,6 +119,8 @@ class DenoiserShape:
         context_width: Length of the projected identity.
         latent_channels: Channels of the latents.
         latent_size: Side of the latents.
+        circumstances: How many numbers it is told of what no attribute names. The first 3 * latent_size**2 are the
+            backdrop, red first, in [-1, 1], each cell where its latents are. 0: it is told none.
     """
 
     controls: tuple[Control, ...]
@@ -131,18 +133,29 @@ class DenoiserShape:
     context_width: int = 256
     latent_channels: int = 4
     latent_size: int = 14
+    circumstances: int = 0
+
+    @property
+    def backdrop(self) -> int:
+        """Numbers of the backdrop."""
+        return 3 * self.latent_size**2 if self.circumstances else 0
 
 
 FREQUENCIES = (1, 2, 4)  # quarter turns of sine and cosine over half an attribute's range
 FEATURES = 1 + 2 * len(FREQUENCIES)
+BACKDROP_CHANNELS = 4  # red, green, blue, and whether there is one
 
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """What the UNet is told: tokens to attend to, and one vector that shifts and scales every block."""
+    """What the UNet is told: tokens to attend to, one vector that shifts and scales every block, and the backdrop.
+
+    The backdrop lies beside the latents, with a channel of ones where it is told; no channels where it never is.
+    """
 
     tokens: Float[Tensor, "b n t"]
     pooled: Float[Tensor, "b p"]
+    backdrop: Float[Tensor, "b k h w"]
 
 
 class Denoiser(nn.Module):
@@ -162,10 +175,14 @@ class Denoiser(nn.Module):
         self.push = nn.Linear(2, context)  # the guidance that a distilled model is asked for
         nn.init.zeros_(self.push.weight)
         nn.init.zeros_(self.push.bias)
+        if shape.circumstances < 0 or 0 < shape.circumstances <= shape.backdrop:
+            raise ValueError(f"circumstances: expected 0 or more than {shape.backdrop}, got {shape.circumstances}")
+        if shape.circumstances:
+            self.day = nn.Linear(shape.circumstances - shape.backdrop, context, bias=False)
         cross = len(shape.widths)
         self.unet: Any = UNet2DConditionModel(
             sample_size=shape.latent_size,
-            in_channels=shape.latent_channels,
+            in_channels=shape.latent_channels + (BACKDROP_CHANNELS if shape.circumstances else 0),
             out_channels=shape.latent_channels,
             down_block_types=("CrossAttnDownBlock2D",) * cross,
             up_block_types=("CrossAttnUpBlock2D",) * cross,
@@ -192,11 +209,14 @@ class Denoiser(nn.Module):
         attributes: Float[Tensor, "b a"],
         asked: Bool[Tensor, "b a"],
         guidance: Float[Tensor, "b 2"] | None = None,
+        circumstances: Float[Tensor, "b n"] | None = None,
     ) -> Condition:
-        """Tokens and pooled vector of contexts and of attributes, of which only those asked for are looked at.
+        """What contexts and attributes tell, of which only those asked for are looked at.
 
-        `guidance`, of identity and of attributes, is for a model that was distilled to give guided predictions in one
-        pass; None is a guidance of 1.
+        Args:
+            guidance: Of identity and of attributes, for a model that was distilled to give guided predictions in one
+                pass; None is a guidance of 1.
+            circumstances: Rows of NaN are left open; None leaves all open.
         """
         features = self.features(attributes.float()).to(self.code.dtype)
         told = torch.einsum("baf,afw->baw", features, self.code) + self.place
@@ -205,13 +225,31 @@ class Denoiser(nn.Module):
         pooled = self.pool(torch.cat([context, told.flatten(1)], 1))
         if guidance is not None:
             pooled = pooled + self.push(guidance.to(pooled.dtype) - 1)
-        return Condition(torch.cat([who, told], 1), pooled)
+        backdrop, day = self._circumstances(circumstances, pooled)
+        return Condition(torch.cat([who, told], 1), pooled + day, backdrop)
+
+    def _circumstances(
+        self, circumstances: Float[Tensor, "b n"] | None, like: Float[Tensor, "b p"]
+    ) -> tuple[Float[Tensor, "b k s s"], Float[Tensor, "b p"]]:
+        """The backdrop, and what the other numbers add to the pooled vector."""
+        side = self.shape.latent_size
+        if not self.shape.circumstances:
+            return like.new_zeros(len(like), 0, side, side), torch.zeros_like(like)
+        if circumstances is None:
+            return like.new_zeros(len(like), BACKDROP_CHANNELS, side, side), torch.zeros_like(like)
+        told = (~circumstances[:, :1].isnan()).to(like.dtype)
+        numbers = circumstances.nan_to_num(0.0).to(like.dtype)
+        backdrop = numbers[:, : self.shape.backdrop].unflatten(1, (3, side, side))
+        there = told[:, :, None, None].expand(-1, 1, side, side)
+        return torch.cat([backdrop, there], 1), self.day(numbers[:, self.shape.backdrop :])
 
     def forward(
         self, latents: Float[Tensor, "b c h w"], timesteps: Int[Tensor, " b"], condition: Condition
     ) -> Float[Tensor, "b c h w"]:
         """What the model predicts (v or epsilon, as it was trained) of noisy latents."""
-        return self.unet(latents, timesteps, condition.tokens, class_labels=condition.pooled).sample
+        beside = condition.backdrop.to(latents.dtype)
+        told = torch.cat([latents, beside], 1).contiguous(memory_format=torch.channels_last)
+        return self.unet(told, timesteps, condition.tokens, class_labels=condition.pooled).sample
 
     def features(self, attributes: Float[Tensor, "b a"]) -> Float[Tensor, "b a f"]:
         """What `code` makes tokens of: one of few for a choice; a quantity, and sines and cosines of it."""

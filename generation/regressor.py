@@ -5,23 +5,20 @@ they are always in one place. Without them a network as small as this does not l
 smile moves two pixels, and a turn of the head twenty.
 
 It reads what a generator was asked for: pose, expression, gaze, age, light, camera, glasses and hat. It has learnt them
-from renders, where they are exact, of two framings: whole pictures, and the close-ups of `closer`.
+from renders, where they are exact, of two framings: whole pictures, and close-ups.
 """
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from generation.layers import Residual, conv
 
 SIZE_PX = 112
-CLOSE_UP_OF_PX = 140  # side of the render that a close-up is cut from
-CLOSE_UP_TOP, CLOSE_UP_LEFT = 18, 14
 
 NUMBERS: tuple[str, ...] = (
     "yaw_deg",
@@ -45,12 +42,6 @@ NUMBERS: tuple[str, ...] = (
 )
 CLASSES: dict[str, int] = {"glasses": 4, "hat": 4}
 LOGARITHMIC = "low_resolution_px"  # read as log2, up to the side of the picture, where it has no effect any more
-
-
-def closer(pictures: UInt8[np.ndarray, "b 140 140 3"]) -> UInt8[np.ndarray, "b 112 112 3"]:
-    """Close-ups: the middle of renders of 140 px."""
-    rows, columns = (slice(start, start + SIZE_PX) for start in (CLOSE_UP_TOP, CLOSE_UP_LEFT))
-    return np.ascontiguousarray(pictures[:, rows, columns])
 
 
 EYES = slice(28, 66), slice(18, 94)  # rows and columns of an aligned crop

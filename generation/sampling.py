@@ -69,18 +69,22 @@ def sample(
     guidance: Guidance,
     prediction: str = "v",
     distilled: bool = False,
+    circumstances: Float[Tensor, "b n"] | None = None,
 ) -> Float[Tensor, "b c h w"]:
-    """Latents of the photographs asked for. A distilled model is told the guidance, and passes once a step."""
+    """Latents of the photographs asked for. A distilled model is told the guidance, and passes once a step.
+
+    Circumstances are part of how: open where the attributes are.
+    """
     shape = model.shape
     device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
     plan: Any = SCHEDULERS[scheduler](**noise_schedule(prediction))
     plan.set_timesteps(steps)
     latents, generators = noise_of(seeds, (shape.latent_channels, shape.latent_size, shape.latent_size))
     latents = latents.to(device)
-    conditions = _conditions(model, vectors, attributes, asked, someone, guidance if distilled else None)
+    conditions = _conditions(model, vectors, attributes, asked, someone, guidance if distilled else None, circumstances)
     wanted = (1.0, 0.0, 0.0) if distilled else guidance.weights
     passes = [(weight, condition) for weight, condition in zip(wanted, conditions, strict=True) if weight]
-    told = Condition(torch.cat([c.tokens for _, c in passes]), torch.cat([c.pooled for _, c in passes]))
+    told = Condition(*(torch.cat([getattr(c, part) for _, c in passes]) for part in ("tokens", "pooled", "backdrop")))
     weights = torch.tensor([weight for weight, _ in passes], device=device)[:, None, None, None, None]
     extra = {"generator": generators} if scheduler in ("lcm", "ddpm") else {}
     for time in plan.timesteps:
@@ -99,6 +103,7 @@ def _conditions(
     asked: Bool[Tensor, "b a"],
     someone: Bool[Tensor, " b"],
     guidance: Guidance | None,
+    circumstances: Float[Tensor, "b n"] | None,
 ) -> list[Condition]:
     """Of (who, how), (nobody, how), (nobody, open); the first is told the guidance, if there is one to tell."""
     context = model.context(vectors.to(next(model.parameters()).dtype))
@@ -106,8 +111,8 @@ def _conditions(
     who = torch.where(someone[:, None], context, nobody)
     push = None if guidance is None else told_guidance(vectors.new_tensor(guidance), asked, someone)
     return [
-        model.condition(who, attributes, asked, push),
-        model.condition(nobody, attributes, asked),
+        model.condition(who, attributes, asked, push, circumstances),
+        model.condition(nobody, attributes, asked, None, circumstances),
         model.condition(nobody, attributes, torch.zeros_like(asked)),
     ]
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from generation.world.scenes import wild_attributes
-from stages.generate.bundled import LEFT_OUT, Bundled
+from stages.generate.bundled import Bundled
 from stages.records import Chunk, Identity, Variation
 
 SPACE, DIMENSIONS = "bundled-a-1", 128
@@ -35,8 +35,7 @@ def chunk_of(rows: int, seed: int) -> Chunk:
     vectors = rng.standard_normal((rows, DIMENSIONS)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     people = tuple(Identity(i, vector, vector) for i, vector in enumerate(vectors))
-    asked = [{name: v for name, v in row.items() if name not in LEFT_OUT} for row in wild_attributes(rows, rng)]
-    photographs = tuple(Variation(f"{i:06d}_000", i, i, row) for i, row in enumerate(asked))
+    photographs = tuple(Variation(f"{i:06d}_000", i, i, row) for i, row in enumerate(wild_attributes(rows, rng)))
     return Chunk(0, people, photographs)
 
 

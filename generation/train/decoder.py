@@ -23,7 +23,7 @@ from generation.diffusion import Autoencoder, Denoiser, Taught, alpha_bars
 from generation.pixels import as_input, wide
 from generation.train.likeness import WEIGHTS, Beholder, check_beholder, unlike, weighted
 from generation.train.loop import Averaged, Say, average_gradients, averaged, rank_and_ranks, rng_of_step
-from generation.train.photographs import TIMES, Photographs
+from generation.train.photographs import TIMES, Photographs, check_circumstances, circumstances_at
 from generation.train.recipe import at_least, check_average, within
 
 
@@ -119,6 +119,7 @@ def train_decoder(
             there is no `to_crop`.
     """
     check_beholder(beholder, recipe)
+    check_circumstances(data, denoiser.shape)
     if data.to_crop is None:
         raise ValueError("to_crop: expected what aligns each picture, got none")
     torch.set_num_threads(recipe.threads)
@@ -250,7 +251,8 @@ class _Lesson:
             low, high = torch.tensor(self.taught, device=uniform.device).unbind(1)
             guidance = low + (high - low) * uniform
         asked = torch.ones_like(attributes, dtype=torch.bool)
-        condition = self.denoiser.condition(self.denoiser.context(vectors), attributes, asked, guidance)
+        circumstances = circumstances_at(self.data, rows).to(self.device)
+        condition = self.denoiser.condition(self.denoiser.context(vectors), attributes, asked, guidance, circumstances)
         predicted = self.denoiser(wide(noisy), times, condition).float()
         return objectives.clean_estimate(self.prediction, predicted, noisy, bar)
 

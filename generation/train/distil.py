@@ -14,7 +14,7 @@ from generation import objectives
 from generation.diffusion import Condition, Denoiser, alpha_bars
 from generation.sampling import LCM_STEPS, guided_by, told_guidance
 from generation.train.loop import Averaged, Say, rank_and_ranks
-from generation.train.photographs import TIMES, Batch, Others, Photographs, check_draws, draw
+from generation.train.photographs import TIMES, Batch, Others, Photographs, check_circumstances, check_draws, draw
 from generation.train.recipe import check_average, one_of, within
 
 
@@ -90,6 +90,7 @@ def distil(
         ValueError: If a loss is not finite, naming the step; if a checkpoint in `folder` belongs to another recipe; if
             the processes cannot share a batch evenly.
     """
+    check_circumstances(data, teacher.shape)
     torch.set_num_threads(recipe.threads)
     model = Denoiser(teacher.shape)
     model.load_state_dict(teacher.state_dict())
@@ -175,7 +176,7 @@ LOSSES = dict(zip(STAGES, (_guidance_loss, _consistency_loss), strict=True))
 
 def _told(model: Denoiser, batch: Batch, guidance: Float[Tensor, "b 2"]) -> Condition:
     context = objectives.with_identity_open(model.context(batch.vectors), model.nobody, batch.someone)
-    return model.condition(context, batch.attributes, batch.asked, guidance)
+    return model.condition(context, batch.attributes, batch.asked, guidance, batch.circumstances)
 
 
 def _guided(
@@ -185,8 +186,8 @@ def _guided(
     context = objectives.with_identity_open(teacher.context(batch.vectors), teacher.nobody, batch.someone)
     nobody = teacher.nobody.expand_as(context)
     passes = (
-        teacher.condition(context, batch.attributes, batch.asked),
-        teacher.condition(nobody, batch.attributes, batch.asked),
+        teacher.condition(context, batch.attributes, batch.asked, None, batch.circumstances),
+        teacher.condition(nobody, batch.attributes, batch.asked, None, batch.circumstances),
         teacher.condition(nobody, batch.attributes, torch.zeros_like(batch.asked)),
     )
     said = torch.stack([teacher(noisy, batch.timesteps, told).float() for told in passes])

@@ -16,7 +16,7 @@ from generation.diffusion import PREDICTIONS, Denoiser, DenoiserShape, alpha_bar
 from generation.pixels import wide
 from generation.train.loop import Averaged, Say, rank_and_ranks
 from generation.train.mirror import Mirror, check_looks, check_mirror, terms_of
-from generation.train.photographs import Batch, Others, Photographs, check_draws, draw
+from generation.train.photographs import Batch, Others, Photographs, check_circumstances, check_draws, draw
 from generation.train.recipe import at_least, check_average, one_of, within
 
 
@@ -152,6 +152,7 @@ def _check(data: Photographs, shape: DenoiserShape, recipe: GeneratorRecipe, mir
     for name, expected in wanted.items():
         if getattr(data, name).shape != expected:
             raise ValueError(f"{name}: expected shape {expected}, got {getattr(data, name).shape}")
+    check_circumstances(data, shape)
     check_mirror(mirror, recipe)
     if recipe.looks and data.to_crop is None:
         raise ValueError("to_crop: expected what aligns each picture for terms that look at estimates, got none")
@@ -184,7 +185,7 @@ def denoising_of(
     noisy = objectives.noised(batch.latents, batch.noise, bar)
     context = objectives.with_identity_open(model.context(batch.vectors), model.nobody, batch.someone)
     context = objectives.partially_dropped(context, batch.fate >= partial_dropout, partial_dropout)
-    condition = model.condition(context, batch.attributes, batch.asked)
+    condition = model.condition(context, batch.attributes, batch.asked, None, batch.circumstances)
     predicted = model(wide(noisy), batch.timesteps, condition)
     wanted = objectives.target(prediction, batch.latents, batch.noise, bar)
     weight = torch.ones_like(bar)

@@ -28,6 +28,7 @@ class Photographs:
         labels: Whose picture it is.
         sources: Rows whose vector may stand for the person in another picture: found, sharp, turned little.
         to_crop: What aligns each picture (`objectives.placed`); needed by whoever looks at faces in them.
+        circumstances: As the shape counts them; None for a shape that is told none.
     """
 
     latents: Float[np.ndarray, "n c h w"]
@@ -36,6 +37,7 @@ class Photographs:
     labels: Int64[np.ndarray, " n"]
     sources: Int64[np.ndarray, " s"]
     to_crop: Float32[np.ndarray, "n 2 3"] | None = None
+    circumstances: Float[np.ndarray, "n m"] | None = None
 
 
 class Others:
@@ -94,6 +96,7 @@ class Batch:
         fate: Of each component of the projected identity, in [0, 1): below p, partial dropout drops it.
         uniform: Two numbers in [0, 1) for whoever draws more.
         to_crop: What aligns the pictures.
+        circumstances: NaN in rows whose attributes are all left open; no columns where none are told.
     """
 
     rows: Int64[np.ndarray, " b"]
@@ -109,6 +112,7 @@ class Batch:
     uniform: Float[Tensor, "b 2"]
     strangers: Float[Tensor, "b d"]
     to_crop: Float[Tensor, "b 2 3"]
+    circumstances: Float[Tensor, "b n"]
 
     def every(self, stride: int) -> Batch:
         """One row in so many, from the first one on."""
@@ -142,6 +146,13 @@ def check_draws(recipe: Draws) -> None:
     at_least(recipe, 1, "cross_mean")
 
 
+def check_circumstances(data: Photographs, shape: DenoiserShape) -> None:
+    """Raises ValueError if the data do not tell the circumstances that the shape is told."""
+    told = 0 if data.circumstances is None else data.circumstances.shape[1]
+    if told != shape.circumstances:
+        raise ValueError(f"circumstances: expected {shape.circumstances} numbers of each picture, got {told}")
+
+
 def draw(
     data: Photographs,
     others: Others,
@@ -158,7 +169,8 @@ def draw(
     rows = torch.randint(0, len(data.latents), (size,), generator=rng)
     uniform = torch.rand(size, 8, generator=rng)
     asked = torch.rand(size, len(shape.controls), generator=rng) >= 2 * recipe.attribute_open * uniform[:, :1]
-    asked &= uniform[:, 1:2] >= recipe.attributes_open
+    described = uniform[:, 1:2] >= recipe.attributes_open
+    asked &= described
     someone = uniform[:, 2] >= recipe.identity_open
     fate = torch.rand(size, shape.context_width, generator=rng)
     # One time in each of `size` equal parts: less noise in the gradient (Kingma et al., 2021, appendix I.1).
@@ -184,8 +196,16 @@ def draw(
         uniform[part, 6:],
         torch.from_numpy(vectors[_of_another_person(data.labels[chosen])[part]]),
         torch.from_numpy(to_crop),
+        torch.where(described[part], circumstances_at(data, mine), torch.nan),
     )
     return Batch(mine, *[_sent(tensor, device) for tensor in tensors])
+
+
+def circumstances_at(data: Photographs, rows: Int64[np.ndarray, " b"]) -> Float[Tensor, "b k"]:
+    """Of some rows; no columns where none are told."""
+    if data.circumstances is None:
+        return torch.zeros(len(rows), 0)
+    return torch.from_numpy(data.circumstances[rows].astype(np.float32))
 
 
 def _of_another_person(labels: Int64[np.ndarray, " b"]) -> Int64[np.ndarray, " b"]:

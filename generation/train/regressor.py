@@ -14,18 +14,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from generation import objectives
+from generation.close_up import CLOSE_UP_LEFT, CLOSE_UP_OF_PX, CLOSE_UP_TOP, closer
 from generation.pixels import as_input
 from generation.regressor import (
     CLASSES,
-    CLOSE_UP_LEFT,
-    CLOSE_UP_OF_PX,
-    CLOSE_UP_TOP,
     LOGARITHMIC,
     NUMBERS,
     SIZE_PX,
     InUnits,
     Regressor,
-    closer,
 )
 from generation.train.loop import OneCycle, Say
 from generation.train.recipe import check_steps

@@ -31,7 +31,7 @@ from generation.sampling import SCHEDULERS
 from generation.train.generator import denoising_of
 from generation.train.loop import Averaged, Say, follow, rank_and_ranks
 from generation.train.mirror import Mirror, Reading, attribute_term
-from generation.train.photographs import Batch, Others, Photographs, check_draws, draw
+from generation.train.photographs import Batch, Others, Photographs, check_circumstances, check_draws, draw
 from generation.train.recipe import at_least, check_average, one_of, within
 
 
@@ -73,14 +73,14 @@ class TuningRecipe:
     denoising_weight: float = 0.5
     denoised_every: int = 2
     identity_weight: float = 1.0
-    attribute_weight: float = 0.06
+    attribute_weight: float = 0.12
     perceptual_weight: float = 1.0
     identity_open: float = 0.05
     attributes_open: float = 0.05
     attribute_open: float = 0.05
     cross_pairs: float = 0.8
     cross_mean: int = 5
-    taken: float = 0.4
+    taken: float = 0.9
     ema_decay: float = 0.995
     weight_decay: float = 0.0
     seed: int = 41
@@ -134,6 +134,7 @@ def tune(
         ValueError: If a loss is not finite, naming the step; if a checkpoint in `folder` belongs to another recipe; if
             there is no `to_crop`, or nothing to look with for a term; if processes would see other shares of a batch.
     """
+    check_circumstances(data, denoiser.shape)
     _check(data, recipe, mirror)
     torch.set_num_threads(recipe.threads)
     model = Denoiser(denoiser.shape)
@@ -220,7 +221,7 @@ def drawn(model: Denoiser, batch: Batch, recipe: TuningRecipe, prediction: str) 
     plan: Any = SCHEDULERS[recipe.scheduler](**noise_schedule(prediction))
     plan.set_timesteps(recipe.drawn_steps)
     context = objectives.with_identity_open(model.context(batch.vectors), model.nobody, batch.someone)
-    told = model.condition(context, batch.attributes, batch.asked)
+    told = model.condition(context, batch.attributes, batch.asked, None, batch.circumstances)
     latents = batch.noise
     for place, time in enumerate(plan.timesteps):
         with torch.set_grad_enabled(place >= recipe.drawn_steps - recipe.learnt_steps):

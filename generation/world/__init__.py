@@ -2,6 +2,7 @@
 
 from generation.world.attributes import ATTRIBUTES, CONTROLS, Attribute, attribute_table
 from generation.world.camera import expose
+from generation.world.circumstances import circumstances_of
 from generation.world.identity import IDENTITY_DIM, SPACE, TRAITS, sample_people
 from generation.world.render import PARTS, Rendering, render
 
@@ -15,6 +16,7 @@ __all__ = [
     "Attribute",
     "Rendering",
     "attribute_table",
+    "circumstances_of",
     "expose",
     "render",
     "sample_people",

@@ -15,14 +15,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
-from generation.world import camera, head, skin, things
+from generation.world import camera, circumstances, head, skin, things
 from generation.world.anatomy import DEG, Anatomy, measure, ramp
 from generation.world.attributes import CONTROLS, check_table
 from generation.world.identity import IDENTITY_DIM
 
 GROUP = 8  # rows drawn together, always
 RAYS = ((1 / 4, 3 / 4), (3 / 4, 1 / 4))  # of each pixel: no two in one column or row
-DAY = 3
 PARTS = ("background", "skin", "hair", "eyes", "nose", "mouth", "glasses", "hat", "clothes")
 
 
@@ -113,14 +112,11 @@ def _draw(
 ) -> list[np.ndarray]:
     """One group -> the fields of `Rendering`."""
     rngs = [np.random.default_rng(int(seed)) for seed in seeds]
-    luck = torch.tensor(np.stack([rng.standard_normal(DAY + 3) for rng in rngs]).astype(np.float32), device=device)
-    column = CONTROLS.index("background")
-    styles = torch.tensor(
-        np.stack([things.style(float(x)) for x in attributes[:, column]]).astype(np.float32), device=device
-    )
+    luck = torch.tensor(circumstances.luck(rngs), device=device)
+    styles = torch.tensor(circumstances.styles(attributes), device=device)
     table = torch.tensor(attributes, device=device)
-    m = measure(torch.tensor(people, device=device), table, luck[:, :DAY])
-    lens = camera.Camera(table, luck[:, DAY:], size)
+    m = measure(torch.tensor(people, device=device), table, luck[:, : circumstances.DAY])
+    lens = camera.Camera(table, luck[:, circumstances.DAY :], size)
     maps = head.bake(m, device)
     light, part, normal, pixels_drawn = _light(m, lens, maps, styles, size)
     picture = camera.develop(light, table)
@@ -269,7 +265,7 @@ def _light(
         _brim(m, lens, scene, origin, ray_head, styles)
     struck = scene.t < things.FAR / 2
     point = origin + scene.t.clamp(max=12) * ray_head
-    wall = things.wall(styles, *pixels.shape)
+    wall = things.wall(styles, *(torch.linspace(-1, 1, side, device=styles.device) for side in pixels.shape))
     light = torch.where(struck, _shine(m, lens, maps, scene, ray, point), pixels.pick(wall))
     part = torch.where(struck, scene.paint.part, torch.zeros_like(t))
     if (m.glasses > 0.5).any():
@@ -327,13 +323,9 @@ def _hat_paint(
     worn = ramp(fields["hat"], -0.4, 0.4)
     knit = (m.hat < 1.5) * (0.12 * torch.sin(lon * 70) * ramp(fields["hat"], 13.0, 12.0) + 0.08 * torch.sin(lat * 90))
     band = (m.hat > 2.5) * 0.6 * ramp(fields["hat"], 8.0, 7.0)
-    paint.cover(worn, hat_colour(styles) * (1 + knit - band))
+    paint.cover(worn, things.hat_colour(styles) * (1 + knit - band))
     paint.gloss = paint.gloss * (1 - worn)
     paint.name(worn > 0.5, 7)
-
-
-def hat_colour(styles: Tensor) -> Tensor:
-    return things.tint(torch.roll(styles[:, 17:20], 1, 1), 0.9) * 0.8
 
 
 def _ears(m: Anatomy, lens: camera.Camera, scene: _Scene, origin: Tensor, ray: Tensor) -> None:
@@ -355,7 +347,7 @@ def _body(m: Anatomy, lens: camera.Camera, scene: _Scene, place: Tensor, ray: Te
 
 def _brim(m: Anatomy, lens: camera.Camera, scene: _Scene, origin: Tensor, ray: Tensor, styles: Tensor) -> None:
     t, normal = things.brim(m, origin, ray)
-    scene.meet(t, lens.from_head(normal), hat_colour(styles) * 0.8, 0.05, 7)
+    scene.meet(t, lens.from_head(normal), things.hat_colour(styles) * 0.8, 0.05, 7)
 
 
 def _shadow(m: Anatomy, maps: Tensor, point: Tensor, light: Tensor) -> Tensor:

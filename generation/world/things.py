@@ -187,15 +187,18 @@ def frame_colour(m: Anatomy, like: Tensor) -> Tensor:
     return torch.lerp(skin.colour(0.03, 0.025, 0.024, like), skin.colour(0.35, 0.27, 0.14, like), wire)
 
 
-def wall(styles: Tensor, rows_px: int, columns_px: int) -> Tensor:
-    """The background out of focus, linear light (b, 3, rows, columns), from styles (b, STYLE)."""
+def wall(styles: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The background out of focus, linear light (b, 3, rows, columns), from styles (b, STYLE).
+
+    Args:
+        rows, columns: Where it is looked at: -1 is the top or left of the picture, 1 the bottom or right.
+    """
     s = styles[:, :, None, None, None]
-    y = torch.linspace(-1, 1, rows_px, device=styles.device).reshape(1, 1, -1, 1)
-    x = torch.linspace(-1, 1, columns_px, device=styles.device).reshape(1, 1, 1, -1)
+    y, x = rows.reshape(1, 1, -1, 1), columns.reshape(1, 1, 1, -1)
     first, second = tint(styles[:, 0:3], 0.75), tint(styles[:, 3:6], 0.75)
     turn = s[:, 6] * (2 * math.pi)
     along = x * turn.cos() + y * turn.sin()
-    light = torch.lerp(first, second, (0.5 + 0.4 * along).clamp(0, 1).expand(-1, 1, rows_px, columns_px))
+    light = torch.lerp(first, second, (0.5 + 0.4 * along).clamp(0, 1).expand(-1, 1, len(rows), len(columns)))
     stripes = torch.sin(along * (4 + 10 * s[:, 7]) + 6 * s[:, 8]) * ramp(s[:, 9], 0.6, 0.75) * 0.14
     light = light * (1 + stripes)
     for i in (10, 13):
@@ -214,3 +217,7 @@ def tint(u: Tensor, strength: float) -> Tensor:
 
 def clothes(styles: Tensor) -> Tensor:
     return tint(styles[:, 17:20], 0.8) * 0.8
+
+
+def hat_colour(styles: Tensor) -> Tensor:
+    return tint(torch.roll(styles[:, 17:20], 1, 1), 0.9) * 0.8

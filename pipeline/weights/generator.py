@@ -40,6 +40,7 @@ from pipeline.weights.made import (
     WEIGHTS,
     alignments,
     beholder_of,
+    circumstances_of_renders,
     embed_renders,
     embedder_a,
     features_of,
@@ -189,6 +190,7 @@ def calibrated(
         vectors[others.of(rows, np.zeros(len(rows)))],
         np.ascontiguousarray(renders.attributes[rows][:, columns]),
         _numbers(reader, renders.pictures[rows], renders.crops[rows], device),
+        circumstances_of_renders(renders, rows),
     )
     detector = Detector(detector_onnx, threads=order.calibration.threads)
 

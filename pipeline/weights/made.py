@@ -11,6 +11,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from generation import diffusion
+from generation.close_up import close_up_circumstances
 from generation.diffusion import Autoencoder, Control, DenoiserShape
 from generation.regressor import Regressor
 from generation.train.autoencoder import CHECKPOINT as AUTOENCODER
@@ -20,6 +21,7 @@ from generation.train.mirror import Mirror, Reader
 from generation.train.photographs import Photographs
 from generation.train.regressor import CHECKPOINT as REGRESSOR
 from generation.world import ATTRIBUTES, CONTROLS
+from generation.world.circumstances import NUMBERS
 from generation.world.scenes import generator_attributes
 from pipeline.weights.measuring import SPACES, embedder, polished
 from pipeline.weights.recipe import GeneratorOrder, WeightsRecipe, polish
@@ -37,9 +39,10 @@ READER = "reader"  # folder of the regressor that the denoiser learns from
 WEIGHTS, POPULATION = "generator.safetensors", "population.npz"
 SPACE = SPACES["embedder_a"]
 
-# A background is a seed; noise and JPEG are done to finished pictures, as no latent has room for them.
+# A background is a circumstance; noise and JPEG are done to finished pictures, as no latent has room for them.
 UNTOLD = ("background", "noise", "jpeg_quality")
 STYLES = {"glasses": 4, "hat": 4}
+CIRCUMSTANCES = 3 * DenoiserShape.latent_size**2 + NUMBERS  # a backdrop and more
 PIXELS = "low_resolution_px"  # told by ratios; from 140 on, the side of a close-up's render, nothing is lost
 PIXELS_RANGE = (16.0, 140.0)
 
@@ -57,11 +60,19 @@ def renders_of(order: GeneratorOrder) -> Order:
     return Order(order.people, order.pictures, PEOPLE_STREAM, generator_attributes, order.seed, CloseUps)
 
 
+def circumstances_of_renders(renders: CloseUps, rows: slice | Int64[np.ndarray, " r"]) -> Float32[np.ndarray, "r c"]:
+    """What a denoiser is told of some renders beside their attributes."""
+    attributes, seeds = np.array(renders.attributes[rows]), np.array(renders.seeds[rows])
+    return close_up_circumstances(attributes, seeds, DenoiserShape.latent_size)
+
+
 def shape_of(made: Path, order: GeneratorOrder) -> DenoiserShape:
     """Of a denoiser of the vectors and latents that a work folder holds."""
     dimensions = np.load(made / VECTORS, mmap_mode="r").shape[1]
     channels = order.autoencoder.shape.latent_channels
-    return DenoiserShape(told_controls(), identity_dimensions=dimensions, latent_channels=channels)
+    return DenoiserShape(
+        told_controls(), identity_dimensions=dimensions, latent_channels=channels, circumstances=CIRCUMSTANCES
+    )
 
 
 def photographs_of(made: Path, order: GeneratorOrder, kept: Path | None = None) -> Photographs:
@@ -95,6 +106,7 @@ def photographs_of(made: Path, order: GeneratorOrder, kept: Path | None = None) 
         np.array(renders.labels[:seen]),
         sources[sources < seen],
         alignments(renders)[:seen],
+        circumstances_of_renders(renders, slice(seen)).astype(np.float16),
     )
 
 

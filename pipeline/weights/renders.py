@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt8
 
-from generation.regressor import CLOSE_UP_LEFT, CLOSE_UP_OF_PX, CLOSE_UP_TOP, SIZE_PX, closer
+from generation.close_up import CLOSE_UP_LEFT, CLOSE_UP_OF_PX, CLOSE_UP_TOP, SIZE_PX, closer
 from generation.world import CONTROLS, attribute_table, render, sample_people
 from pipeline.weights.workers import Say
 from recognition.files import whole_file
@@ -42,6 +42,7 @@ class CloseUps:
 
     Attributes:
         attributes: In the order of the world's `CONTROLS`.
+        seeds: Of the pictures.
     """
 
     pictures: UInt8[np.ndarray, "n 112 112 3"]
@@ -49,6 +50,7 @@ class CloseUps:
     crops: UInt8[np.ndarray, "n 112 112 3"]
     labels: Int64[np.ndarray, " n"]
     attributes: Float32[np.ndarray, "n a"]
+    seeds: Int64[np.ndarray, " n"]
 
 
 Kind = TypeVar("Kind", Renders, CloseUps)
@@ -110,6 +112,7 @@ def _block(folder: Path, order: Order, device: str, first: int) -> None:
             labels=np.repeat(np.arange(first, first + BLOCK), order.pictures),
             yaw_deg=table[:, CONTROLS.index("yaw_deg")],
             attributes=table,
+            seeds=seeds,
         )
 
 
@@ -118,7 +121,14 @@ def _join(folder: Path, blocks: Sequence[Path], kind: type[Any]) -> None:
         path = folder / f"{name}.npy"
         if not path.exists():
             with whole_file(path) as file:
-                np.save(file, np.concatenate([np.load(block)[name] for block in blocks]))
+                np.save(file, np.concatenate([_array_of(block, name) for block in blocks]))
+
+
+def _array_of(block: Path, name: str) -> np.ndarray:
+    with np.load(block, allow_pickle=False) as arrays:
+        if name not in arrays:
+            raise ValueError(f"expected {name} in {block}, got {', '.join(arrays)}: it is of another version")
+        return arrays[name]
 
 
 def _arrays(kind: type[Any]) -> list[str]:

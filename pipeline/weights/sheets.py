@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32, Int64
 from PIL import Image
+from torch import Tensor
 
+from generation.close_up import close_up_circumstances
 from generation.diffusion import Autoencoder, Denoiser, DenoiserShape, decoded
 from generation.sampling import Guidance, sample
-from generation.world import ATTRIBUTES
+from generation.world import ATTRIBUTES, attribute_table
+from generation.world.circumstances import random_backgrounds
 from pipeline.weights.renders import CloseUps
 
 PEOPLE = 8  # rows of a sheet
@@ -98,12 +101,21 @@ class Sheets:
 
         return look
 
+    def _circumstances(self, seeds: Int64[np.ndarray, " n"]) -> Float[Tensor, "n c"] | None:
+        """A wall of its own for each pose, and a day."""
+        if not self.shape.circumstances:
+            return None
+        walls = random_backgrounds(seeds % len(POSES))
+        plain = attribute_table([PLAIN | {"background": float(wall)} for wall in walls])
+        return torch.from_numpy(close_up_circumstances(plain, seeds, self.shape.latent_size)).to(self.device)
+
     def _write(self, model: Denoiser, step: int, left: np.ndarray, vectors: Float32[np.ndarray, "p d"]) -> None:
         people, poses = len(vectors), len(POSES)
         names = [control.name for control in self.shape.controls]
         neutral = {name: ATTRIBUTES[name].neutral for name in names}
         table = np.array([[(neutral | PLAIN | pose)[name] for name in names] for pose in POSES], np.float32)
         attributes = torch.from_numpy(np.tile(table, (people, 1))).to(self.device)
+        seeds = np.arange(len(attributes))
         with torch.no_grad(), torch.autocast(torch.device(self.device).type, torch.bfloat16):
             latents = sample(
                 model,
@@ -111,11 +123,12 @@ class Sheets:
                 attributes,
                 torch.ones_like(attributes, dtype=torch.bool),
                 torch.ones(len(attributes), dtype=torch.bool, device=self.device),
-                np.arange(len(attributes)),
+                seeds,
                 self.drawing.scheduler,
                 self.drawing.steps,
                 self.drawing.guidance,
                 self.prediction,
+                circumstances=self._circumstances(seeds),
             )
             drawn = decoded(self.autoencoder, latents).cpu().numpy()
         rows = [np.concatenate([left[i], *drawn[i * poses : (i + 1) * poses]], 1) for i in range(people)]

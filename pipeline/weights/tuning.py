@@ -21,6 +21,7 @@ from pipeline.weights.alone import order_of, processes
 from pipeline.weights.generator import calibrated, make_reader, tuned
 from pipeline.weights.listing import listed, write_listing
 from pipeline.weights.made import (
+    CIRCUMSTANCES,
     FOLDER,
     LATENTS,
     RENDERS,
@@ -96,6 +97,11 @@ def _start_of(path: Path) -> FaceDiffusion:
         raise ValueError(f"start: expected a generator of space {SPACE!r} in {path}, got {model.space!r}")
     if model.taught is not None:
         raise ValueError(f"start: expected a generator that is told no guidance in {path}, got one that is")
+    told = model.denoiser.shape.circumstances
+    if told != CIRCUMSTANCES:
+        raise ValueError(
+            f"start: expected a generator that is told {CIRCUMSTANCES} circumstances in {path}, got {told}"
+        )
     for part in (model.autoencoder, model.denoiser):
         part.eval().requires_grad_(False)
     return model

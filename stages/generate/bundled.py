@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
 
 from generation import diffusion
-from generation.regressor import CLOSE_UP_OF_PX
+from generation.close_up import CLOSE_UP_OF_PX, close_up_circumstances
 from generation.sampling import LCM_STEPS, SCHEDULERS, Guidance, sample
 from generation.weights import FOLDER, bundled
-from generation.world import ATTRIBUTES, CONTROLS, expose
+from generation.world import ATTRIBUTES, CONTROLS, attribute_table, expose
+from generation.world.circumstances import random_backgrounds
 from stages.records import Chunk, Images
 
 NAME = "generator"  # in weights.json
@@ -22,7 +23,6 @@ NAME = "generator"  # in weights.json
 # pixels the model has learnt, and draws where they are left open; where they are asked for it draws a sharp picture.
 CAMERA = ("blur_px", "noise", "jpeg_quality", "low_resolution_px")
 CLOSER = CLOSE_UP_OF_PX / diffusion.SIZE_PX  # a close-up is a part of the picture whose pixels the plan counts
-LEFT_OUT = ("background",)  # a seed, which cannot be learned: every photograph has a background of its own
 UNIT = 1e-3  # how far a unit vector's norm may be from 1
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 # Measured at three passes a step: torch and the model take 0.55 GB, and each picture 5.2 MB in bf16, 8.6 MB in fp32.
@@ -33,7 +33,9 @@ BYTES_OF_PICTURE = {"bf16": 6_000_000, "fp32": 10_000_000}
 class Bundled:
     """Photographs the people of a chunk: unit vectors of embedder A in, close-ups out.
 
-    An attribute that a plan does not name is left open: the model chooses. (In the world it would be neutral.)
+    An attribute that a plan does not name is left open: the model chooses. (In the world it would be neutral.) What no
+    attribute names, the day's haircut or the framing, each picture has of its own seed, as in the world; and its
+    background, too, where the plan names none. Of a picture that is asked for without any, all is left open.
 
     Args:
         space: Of the vectors, literally: the space of the embedder that the model was trained with.
@@ -51,8 +53,8 @@ class Bundled:
         ValueError: If an argument is out of range, the space is another, or the weights are not those listed.
     """
 
-    controls = tuple(name for name in CONTROLS if name not in LEFT_OUT)
-    ranges = {name: (a.low, a.high) for name, a in ATTRIBUTES.items() if name not in LEFT_OUT}  # noqa: RUF012
+    controls = CONTROLS
+    ranges: ClassVar = {name: (attribute.low, attribute.high) for name, attribute in ATTRIBUTES.items()}
     licence = "this project's own: trained on its procedural world's renders alone"
     unit_vectors = True
     size_px = diffusion.SIZE_PX
@@ -132,7 +134,8 @@ class Bundled:
         vectors = np.stack([vector_of[row.identity_id] for row in rows])
         table = np.array([[_told(name, row.attributes) for name in self._told] for row in rows], np.float32)
         seeds = np.array([row.seed for row in rows], np.int64)
-        pixels = self._drawn(vectors, table, np.ones(len(rows), bool), seeds)
+        circumstances = self._circumstances([row.attributes for row in rows], seeds)
+        pixels = self._drawn(vectors, table, np.ones(len(rows), bool), seeds, circumstances)
         for picture, row in zip(pixels, rows, strict=True):
             _through_the_camera(picture, row.attributes, row.seed)
         return Images(chunk, pixels)
@@ -142,7 +145,22 @@ class Bundled:
         b, shape = len(seeds), self._model.denoiser.shape
         nobody = np.zeros((b, shape.identity_dimensions), np.float32)
         table = np.full((b, len(self._told)), np.nan, np.float32)
-        return self._drawn(nobody, table, np.zeros(b, bool), seeds)
+        open_too = np.full((b, shape.circumstances), np.nan, np.float32)
+        return self._drawn(nobody, table, np.zeros(b, bool), seeds, open_too)
+
+    def _circumstances(
+        self, attributes: Sequence[Mapping[str, Any]], seeds: Int64[np.ndarray, " b"]
+    ) -> Float32[np.ndarray, "b c"]:
+        """Of pictures; NaN where no attribute is named, as the model has learnt it."""
+        shape = self._model.denoiser.shape
+        if not shape.circumstances:
+            return np.zeros((len(seeds), 0), np.float32)
+        walls = random_backgrounds(seeds)
+        table = attribute_table([{"background": float(w)} | {**a} for w, a in zip(walls, attributes, strict=True)])
+        told = close_up_circumstances(table, seeds, shape.latent_size)
+        named = {*self._told, "background"}
+        told[[named.isdisjoint(asked) for asked in attributes]] = np.nan
+        return told
 
     def _drawn(
         self,
@@ -150,21 +168,24 @@ class Bundled:
         table: Float32[np.ndarray, "b a"],
         someone: Bool[np.ndarray, " b"],
         seeds: Int64[np.ndarray, " b"],
+        circumstances: Float32[np.ndarray, "b n"],
     ) -> UInt8[np.ndarray, "b 112 112 3"]:
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
-        parts = [self._batch(vectors[s], table[s], someone[s], seeds[s]) for s in self._slices(len(seeds))]
+        parts = [
+            self._batch(vectors[s], table[s], someone[s], circumstances[s], seeds[s]) for s in self._slices(len(seeds))
+        ]
         torch.set_num_threads(before)  # of the process, in which a recogniser may be trained next
         return np.concatenate(parts)
 
     def _slices(self, rows: int) -> Iterator[slice]:
         return (slice(first, first + self._batch_size) for first in range(0, rows, self._batch_size))
 
-    def _batch(self, vectors: np.ndarray, table: np.ndarray, someone: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-        rows = len(seeds)
-        filled = [np.concatenate([a, np.repeat(a[-1:], self._batch_size - rows, 0)]) for a in (vectors, table, someone)]
-        vector, attributes, who = (torch.from_numpy(array).to(self.device) for array in filled)
-        seeds = np.concatenate([seeds, np.repeat(seeds[-1:], self._batch_size - rows)])
+    def _batch(self, *told: np.ndarray) -> np.ndarray:
+        """Pictures of one batch: vectors, attributes, whether they are of someone, circumstances, seeds."""
+        rows, spare = len(told[0]), self._batch_size - len(told[0])
+        *filled, seeds = (np.concatenate([a, np.repeat(a[-1:], spare, 0)]) for a in told)
+        vector, attributes, who, circumstances = (torch.from_numpy(array).to(self.device) for array in filled)
         latents = sample(
             self._model.denoiser,
             vector,
@@ -177,6 +198,7 @@ class Bundled:
             self._guidance,
             self._model.prediction,
             distilled=self._model.taught is not None,
+            circumstances=circumstances,
         )
         pixels = diffusion.decoded(self._model.autoencoder, latents)
         return pixels[:rows].cpu().numpy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from generation.regressor import CLOSE_UP_OF_PX, SIZE_PX, closer
+from generation.close_up import CLOSE_UP_OF_PX, SIZE_PX, closer
 from stages.generate.rendered import Rendered
 from stages.records import Chunk, Images
 

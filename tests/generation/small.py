@@ -29,8 +29,10 @@ TOLD = tuple(
     if name not in UNTOLD
 )
 AUTOENCODER = AutoencoderShape(widths=(16, 16, 32))
-DENOISER = DenoiserShape(TOLD, widths=(16, 32), heads=2, token_width=16, identity_tokens=2, context_width=32)
-NARROW = DenoiserShape(  # for trainings: two controls, latents of 4 x 4
+DENOISER = DenoiserShape(
+    TOLD, widths=(16, 32), heads=2, token_width=16, identity_tokens=2, context_width=32, circumstances=3 * 14**2 + 9
+)
+NARROW = DenoiserShape(  # for trainings: two controls, latents of 4 x 4, two numbers beside a backdrop
     TOLD[:2],
     identity_dimensions=8,
     widths=(32, 32),
@@ -40,6 +42,7 @@ NARROW = DenoiserShape(  # for trainings: two controls, latents of 4 x 4
     context_width=16,
     latent_channels=2,
     latent_size=4,
+    circumstances=3 * 4**2 + 2,
 )
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from generation import diffusion
-from generation.diffusion import Control, FaceDiffusion, alpha_bars, noise_schedule
+from generation.diffusion import Control, Denoiser, FaceDiffusion, alpha_bars, noise_schedule
 from tests.generation.small import AUTOENCODER, DENOISER, NARROW, TAUGHT, autoencoder, denoiser, generator
 
 
@@ -170,12 +171,43 @@ def test_a_denoiser_hears_of_who_how_and_when():
     model = denoiser(NARROW)
     latents = torch.randn(1, 2, 4, 4, generator=torch.Generator().manual_seed(0))
 
-    def said(identity=0.5, attribute=10.0, time=500, guidance=None):
+    def said(identity=0.5, attribute=10.0, time=500, guidance=None, around=None):
         context = model.context(torch.full((1, 8), identity))
         pushed = None if guidance is None else torch.tensor([guidance])
-        told = model.condition(context, torch.tensor([[attribute, 0.0]]), torch.tensor([[True, True]]), pushed)
+        asked = torch.tensor([[attribute, 0.0]]), torch.tensor([[True, True]])
+        told = model.condition(context, *asked, pushed, around)
         return model(latents, torch.tensor([time]), told)
 
     plain = said()
     for other in (said(identity=-0.5), said(attribute=-40.0), said(time=900), said(guidance=[3.0, 1.0])):
         assert not torch.allclose(plain, other, atol=1e-6)
+    wall, day = torch.zeros(1, 50), torch.zeros(1, 50)
+    wall[0, 10], day[0, 49] = 1.0, 1.0
+    black = said(around=torch.zeros(1, 50))
+    for other in (plain, said(around=wall), said(around=day)):
+        assert not torch.allclose(black, other, atol=1e-6)
+    assert torch.equal(plain, said(around=torch.full((1, 50), torch.nan)))
+
+
+def test_a_backdrop_lies_beside_the_latents_where_it_is_told():
+    model = denoiser(NARROW)
+    around = torch.arange(100.0).reshape(2, 50)
+    around[1] = torch.nan
+    asked = torch.zeros(2, 2), torch.ones(2, 2, dtype=torch.bool)
+    told = model.condition(model.context(torch.zeros(2, 8)), *asked, None, around)
+    assert torch.equal(told.backdrop[0, :3], torch.arange(48.0).reshape(3, 4, 4))
+    assert (told.backdrop[0, 3] == 1).all()
+    assert (told.backdrop[1] == 0).all()
+
+
+@pytest.mark.parametrize("count", [-1, 1, 48])
+def test_circumstances_are_a_backdrop_and_more_or_none(count):
+    with pytest.raises(ValueError, match=f"circumstances: expected 0 or more than 48, got {count}"):
+        Denoiser(replace(NARROW, circumstances=count))
+
+
+def test_a_file_from_before_circumstances_is_a_model_that_is_told_none(tmp_path):
+    untold = replace(DENOISER, circumstances=0)
+    diffusion.save(replace(generator(), denoiser=denoiser(untold)), tmp_path / "now.safetensors")
+    before = changed(tmp_path / "now.safetensors", tmp_path, lambda about: about["denoiser"].pop("circumstances"))
+    assert diffusion.load(before).denoiser.shape == untold

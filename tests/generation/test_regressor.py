@@ -7,8 +7,9 @@ import onnxruntime
 import pytest
 import torch
 
+from generation.close_up import closer
 from generation.pixels import as_input
-from generation.regressor import CLASSES, LOGARITHMIC, NUMBERS, InUnits, Regressor, closer
+from generation.regressor import CLASSES, LOGARITHMIC, NUMBERS, InUnits, Regressor
 from generation.train.regressor import (
     BLOCK,
     PEOPLE_STREAM,

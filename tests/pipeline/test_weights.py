@@ -28,15 +28,16 @@ from generation.world.scenes import generator_attributes
 from pipeline.cli import app
 from pipeline.weights import sheets
 from pipeline.weights.generator import distilled
-from pipeline.weights.made import CONTROLS, sources_of, told_controls
+from pipeline.weights.made import CONTROLS, renders_of, sources_of, told_controls
 from pipeline.weights.make import make_weights
 from pipeline.weights.recipe import GeneratorOrder, WeightsRecipe
 from pipeline.weights.regressor import RegressorOrder
-from pipeline.weights.renders import CloseUps, mapped
+from pipeline.weights.renders import CloseUps, mapped, rendered
 from pipeline.weights.workers import KEEPS_MEMORY, pool
 from stages.generate.bundled import Bundled
 from stages.records import Chunk, Identity, Variation
 from stages.sample.population import Population, fit
+from tests.generation.small import DENOISER, denoiser, generator
 
 FULL = WeightsRecipe()
 SMALL = dataclasses.replace(
@@ -163,6 +164,19 @@ def test_people_of_the_generator_are_close_ups_drawn_from_their_own_stream(made)
     assert np.array_equal(np.load(folder / "pictures.npy")[:3], drawn.pixels[:, 18:130, 14:126])
     np.testing.assert_allclose(np.load(folder / "landmarks.npy")[:3], drawn.landmarks - [14, 18], atol=1e-4)
     assert np.array_equal(np.load(folder / "attributes.npy"), attribute_table(rows))
+    assert np.array_equal(np.load(folder / "seeds.npy"), seeds)
+
+
+def test_renders_of_a_version_that_kept_no_seeds_are_refused(made, tmp_path):
+    work, _ = made
+    (kept,) = (work / "generator" / "renders").glob("[0-9]*.npz")
+    with np.load(kept) as arrays:
+        np.savez(tmp_path / kept.name, **{name: arrays[name] for name in arrays if name != "seeds"})
+    with (
+        pool(1) as processes,
+        pytest.raises(ValueError, match=r"expected seeds in .*000000.npz, got pictures, .*another version"),
+    ):
+        rendered(tmp_path, renders_of(SMALL.generator), processes, "cpu", lambda _: None)
 
 
 def test_a_contact_sheet_shows_people_who_were_not_trained_on(made):
@@ -254,6 +268,15 @@ def test_what_a_tuning_cannot_begin_with_is_refused_in_a_line_before_any_work(ma
     assert result.exit_code != 0
     assert told in result.stderr
     assert not list((tmp_path / "run").rglob("*"))
+
+
+def test_a_generator_that_is_told_no_circumstances_is_not_tuned(made, tmp_path):
+    work, _ = made
+    untold = dataclasses.replace(generator(), denoiser=denoiser(dataclasses.replace(DENOISER, circumstances=0)))
+    diffusion.save(untold, tmp_path / "old.safetensors")
+    result = CliRunner().invoke(app, tuned_alone(work, tmp_path / "run", f"start={tmp_path / 'old.safetensors'}"))
+    assert result.exit_code != 0
+    assert "start: expected a generator that is told 597 circumstances in" in result.stderr
 
 
 def trained_alone(work, run, *words):

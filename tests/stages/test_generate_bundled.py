@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from generation.world import ATTRIBUTES, expose
+from generation.close_up import close_up_circumstances
+from generation.sampling import sample
+from generation.world import ATTRIBUTES, CONTROLS, attribute_table, expose
 from stages.generate.bundled import Bundled
 from stages.plan import Planner, Uniform
 from stages.records import Chunk, Identity, Variation
@@ -123,9 +125,34 @@ def test_blur_left_open_is_the_models_own_choice(bundled):
     assert not np.array_equal(sharp, left_open)
 
 
-def test_it_declares_all_controls_but_the_background():
-    assert set(Bundled.controls) == set(ATTRIBUTES) - {"background"}
-    assert set(Bundled.ranges) == set(Bundled.controls)
+def test_each_seed_has_a_wall_of_its_own_and_a_plan_may_choose_it(bundled, monkeypatch):
+    told = []
+
+    def kept(model, *args, circumstances, **kwargs):
+        told.append(circumstances)
+        return sample(model, *args, circumstances=circumstances, **kwargs)
+
+    def told_of(attributes, seed=7):
+        bundled(one_row(attributes, seed=seed))
+        return told[-1][0]
+
+    monkeypatch.setattr("stages.generate.bundled.sample", kept)
+    seven, eight, walls = told_of({"yaw_deg": 5.0}), told_of({"yaw_deg": 5.0}, 8), slice(3 * 14**2)
+    assert (seven - eight)[walls].abs().max() > 0.1
+    chosen = [told_of({"background": 9.0}, seed) for seed in (7, 8)]
+    assert torch.equal(chosen[0][walls], chosen[1][walls])
+    assert not torch.equal(chosen[0], chosen[1])  # the days are two
+    table, seeds = attribute_table([{"background": 9.0}]), np.array([7])
+    np.testing.assert_array_equal(chosen[0], close_up_circumstances(table, seeds, 14)[0])
+    darker = told_of({"background": 9.0, "exposure_ev": -1.0})
+    assert darker[walls].mean() < chosen[0][walls].mean() - 0.05
+    assert told_of({}).isnan().all()
+    bundled.strangers(np.array([1]))
+    assert told[-1].isnan().all()
+
+
+def test_it_declares_all_controls():
+    assert Bundled.controls == CONTROLS == tuple(Bundled.ranges)
     assert Bundled.unit_vectors
 
 
@@ -150,7 +177,7 @@ def test_a_vector_of_another_kind_is_refused(bundled, vector, told):
     ("attributes", "told"),
     [
         ({"beard": 1.0}, "000000_000: unknown attribute 'beard', expected one of yaw_deg"),
-        ({"background": 5.0}, "unknown attribute 'background'"),
+        ({"background": 65536.0}, "expected 0 <= background <= 65535, got 65536"),
         ({"yaw_deg": 90.0}, "expected -75 <= yaw_deg <= 75, got 90"),
         ({"yaw_deg": float("nan")}, "expected -75 <= yaw_deg <= 75, got nan"),
     ],

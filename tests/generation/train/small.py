@@ -20,6 +20,7 @@ def photographs(people=5, pictures=4):
         np.repeat(np.arange(people), pictures),
         np.delete(np.arange(rows), [1, 4, 5, 6, 7, 9, 10, 11]),  # person 1 has no source, person 2 one
         np.tile(np.eye(2, 3, dtype=np.float32), (rows, 1, 1)),
+        rng.uniform(-1, 1, (rows, 50)).astype(np.float32),
     )
 
 

@@ -22,6 +22,7 @@ DENOISER = DenoiserShape(
     identity_tokens=2,
     context_width=16,
     latent_channels=2,
+    circumstances=3 * 14**2 + 1,
 )
 RECIPE = DecoderRecipe(
     steps=4, batch_size=2, warmup_steps=1, critic_from=1, threads=1, precision="fp32", checkpoint_every=2
@@ -38,6 +39,7 @@ def photographs(rows=6):
         np.arange(rows),
         np.arange(rows),
         np.tile(np.eye(2, 3, dtype=np.float32), (rows, 1, 1)),
+        rng.uniform(-0.3, 0.3, (rows, DENOISER.circumstances)).astype(np.float32),
     )
 
 

@@ -97,7 +97,7 @@ def test_what_a_student_of_guidance_aims_at_is_what_sampling_makes_of_three_pass
         mine = slice(row, row + 1)
         expected = sample(
             teacher(), batch.vectors[mine], batch.attributes[mine], batch.asked[mine], batch.someone[mine],
-            seeds[mine], "ddim", 1, Guidance(identity, attributes),
+            seeds[mine], "ddim", 1, Guidance(identity, attributes), circumstances=batch.circumstances[mine],
         )  # fmt: skip
         torch.testing.assert_close(-aims[mine], expected, atol=1e-5, rtol=1e-5)  # from pure noise, x0 = -v
 

@@ -70,7 +70,7 @@ def test_two_processes_learn_what_one_does(by_two_processes, tmp_path):
 @torch.no_grad()
 def said(model):
     batch = drawn(step=99)
-    told = model.condition(model.context(batch.vectors), batch.attributes, batch.asked)
+    told = model.condition(model.context(batch.vectors), batch.attributes, batch.asked, None, batch.circumstances)
     return model(batch.noise, batch.timesteps, told)
 
 
@@ -108,6 +108,25 @@ def test_shares_of_what_is_left_open_are_those_of_the_recipe():
     assert batch.asked.float().mean() == pytest.approx(0.7 * 0.75, abs=0.02)
     nothing_asked = 0.3 + 0.7 * 0.5**2 / 3  # a share s of attributes open, even from 0 to 0.5: E[s^2] = 0.25 / 3
     assert (~batch.asked.any(1)).float().mean() == pytest.approx(nothing_asked, abs=0.02)
+
+
+def test_circumstances_are_told_of_the_picture_and_left_open_with_all_its_attributes():
+    batch = drawn(dataclasses.replace(RECIPE, batch_size=400, attributes_open=0.3, attribute_open=0.0))
+    left_open = ~batch.asked.any(1)
+    assert 60 < left_open.sum() < 180
+    assert batch.circumstances[left_open].isnan().all()
+    rows = batch.rows[~left_open.numpy()]
+    assert np.array_equal(batch.circumstances[~left_open].numpy(), DATA.circumstances[rows])
+
+
+def test_a_denoiser_that_is_told_circumstances_is_not_trained_without(tmp_path):
+    blind = dataclasses.replace(DATA, circumstances=None)
+    with pytest.raises(ValueError, match="circumstances: expected 50 numbers of each picture, got 0"):
+        train_generator(blind, NARROW, RECIPE, tmp_path, quiet)
+    untold = dataclasses.replace(NARROW, circumstances=0)
+    with pytest.raises(ValueError, match="circumstances: expected 0 numbers of each picture, got 50"):
+        train_generator(DATA, untold, RECIPE, tmp_path, quiet)
+    train_generator(blind, untold, dataclasses.replace(RECIPE, steps=1, warmup_steps=1), tmp_path, quiet)
 
 
 def test_a_source_is_another_usable_picture_of_the_person_wherever_there_is_one():

@@ -76,7 +76,7 @@ def test_a_drawing_is_what_sampling_makes_of_the_same_noise(scheduler, steps, mo
     monkeypatch.setattr("generation.sampling.noise_of", lambda seeds, shape: (batch.noise, []))
     expected = sample(
         model, batch.vectors, batch.attributes, batch.asked, batch.someone, np.zeros(8, np.int64), scheduler, steps,
-        Guidance(),
+        Guidance(), circumstances=batch.circumstances,
     )  # fmt: skip
     torch.testing.assert_close(drawn(model, batch, recipe, "v"), expected, atol=1e-5, rtol=1e-5)
 

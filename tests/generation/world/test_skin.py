@@ -5,7 +5,7 @@ import torch
 
 from generation.world import attribute_table, sample_people
 from generation.world.anatomy import DEG, measure
-from generation.world.render import DAY
+from generation.world.circumstances import DAY
 from generation.world.skin import paint
 
 
