@@ -6,7 +6,8 @@ Everything is in `generator/` of the work folder; what is there is not made agai
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, replace
+from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -53,9 +54,9 @@ from pipeline.weights.made import (
     sources_of,
 )
 from pipeline.weights.recipe import GeneratorOrder, WeightsRecipe
-from pipeline.weights.renders import CloseUps, claim, mapped, rendered
+from pipeline.weights.renders import CloseUps, mapped, rendered
 from pipeline.weights.sheets import Drawing, Sheets
-from pipeline.weights.workers import Say, pool, teller
+from pipeline.weights.workers import Say, teller
 from recognition.backbones import IResNet
 from recognition.files import whole_file
 from stages.embed.align import crop
@@ -66,30 +67,22 @@ MIN_FOUND = 0.5  # probability of a face
 TEACHER = "teacher.safetensors"  # before distillation and the decoder's second training
 
 
-def make_generator(work: Path, recipe: WeightsRecipe, workers: int, device: str, say: Say) -> None:
-    """Makes `generator/generator.safetensors` and `generator/population.npz` in a work folder that has embedder A.
+def render_generator(folder: Path, order: GeneratorOrder, processes: Executor, device: str, say: Say) -> None:
+    """Renders what the generator is trained on; what is there is not made again."""
+    rendered(folder / RENDERS, renders_of(order), processes, device, say)
 
-    Raises:
-        ValueError: If the folder holds the work of another recipe.
+
+def make_generator(work: Path, recipe: WeightsRecipe, device: str) -> None:
+    """Makes `generator/generator.safetensors` and `generator/population.npz`, unless they are there.
+
+    The work folder has embedder A and the detector, and in `generator/` renders and their reader.
     """
-    folder, order = work / FOLDER, recipe.generator
-    claim(folder, asdict(order))
-    with pool(workers) as processes:
-        rendered(folder / RENDERS, renders_of(order), processes, device, say)
-    if all((folder / name).exists() for name in (VECTORS, POPULATION, WEIGHTS)):
-        return
-    with pool(1) as processes:  # anew, for its memory
-        processes.submit(_make, work, recipe, device).result()
-
-
-def _make(work: Path, recipe: WeightsRecipe, device: str) -> None:
     folder, order = work / FOLDER, recipe.generator
     renders, say = mapped(folder / RENDERS, CloseUps), teller("generator")
     embed_renders(renders, work / "embedder_a.onnx", folder / VECTORS, device)
     write_population(folder, order)
     if (folder / WEIGHTS).exists():
         return
-    make_reader(folder, order, say, device)
     network, reader = embedder_a(work, recipe.embedder_a, device), reader_of(folder, order, device)
     beholder = beholder_of(network, reader)
     seen = learnt(order, len(renders.labels))

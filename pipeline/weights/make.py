@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import torch
 
-from generation.train.regressor import render_block
 from pipeline.weights.card import publish
-from pipeline.weights.generator import make_generator
-from pipeline.weights.measuring import PEOPLE_STREAM, make_measuring
+from pipeline.weights.generator import make_generator, make_reader, render_generator
+from pipeline.weights.made import FOLDER as GENERATOR
+from pipeline.weights.measuring import (
+    PEOPLE_STREAM,
+    make_detector,
+    make_embedder,
+    render_measuring,
+    scores_of,
+)
 from pipeline.weights.recipe import WeightsRecipe
-from pipeline.weights.regressor import blocks_of, make_regressor, publish_regressor
+from pipeline.weights.regressor import make_regressor, publish_regressor, render_regressor
 from pipeline.weights.renders import claim
 from pipeline.weights.workers import Say, pool, teller
 
@@ -42,24 +47,38 @@ def make_weights(
     recipe = recipe or WeightsRecipe()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     say(f"weights: {recipe.people} people x {recipe.pictures} renders on {device}, {workers} processes")
-    scores = make_measuring(work, recipe, workers, device, say)
-    _make_regressor(work, recipe, workers, device)
-    make_generator(work, recipe, workers, device, say)
+    claim(work, recipe.measuring)
+    claim(work / REGRESSOR, asdict(recipe.regressor))
+    claim(work / GENERATOR, asdict(recipe.generator))
+    with pool(workers) as processes:
+        render_measuring(work, recipe, processes, device, say)
+        render_regressor(work / REGRESSOR, recipe.regressor, processes, device)
+        render_generator(work / GENERATOR, recipe.generator, processes, device, say)
+    _train_side_by_side(work, recipe, workers, device)
+    scores = scores_of(work)
+    with pool(1) as processes:  # anew, for its memory
+        processes.submit(make_generator, work, recipe, device).result()
     publish(work, out, recipe, scores)
     publish_regressor(work / REGRESSOR, out)
     say(f"weights: wrote {out / 'CARD.md'}")
 
 
-def _make_regressor(work: Path, recipe: WeightsRecipe, workers: int, device: str) -> None:
-    folder, order = work / REGRESSOR, recipe.regressor
-    claim(folder, asdict(order))
-    job = partial(render_block, folder / "renders", pictures=order.pictures, seed=order.seed, device=device)
-    with pool(workers) as processes:
-        list(processes.map(job, blocks_of(order)))
-    with pool(1) as processes:
-        processes.submit(_regressor, work, recipe, device).result()
+def _train_side_by_side(work: Path, recipe: WeightsRecipe, workers: int, device: str) -> None:
+    """All that needs renders alone, and the regressor, whose crops the detector's landmarks align."""
+    with pool(workers) as processes:  # anew, for its memory
+        detector = processes.submit(make_detector, work, recipe, device)
+        others = [processes.submit(make_embedder, work, recipe, name, device) for name in ("embedder_a", "embedder_b")]
+        detector.result()
+        others.append(processes.submit(_regressor, work, recipe, device))
+        others.append(processes.submit(_reader, work, recipe, device))
+        for running in others:
+            running.result()
 
 
 def _regressor(work: Path, recipe: WeightsRecipe, device: str) -> None:
     others, detector = work / "renders", work / "detector.onnx"
     make_regressor(work / REGRESSOR, others, PEOPLE_STREAM, recipe.regressor, teller(REGRESSOR), device, detector)
+
+
+def _reader(work: Path, recipe: WeightsRecipe, device: str) -> None:
+    make_reader(work / GENERATOR, recipe.generator, teller("reader"), device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ from generation.world.scenes import PROTOCOLS, training_attributes, wild_attribu
 from pipeline.protocols import WorldProtocols
 from pipeline.runners.local import Local
 from pipeline.weights.recipe import WeightsRecipe, polish
-from pipeline.weights.renders import Order, Renders, claim, mapped, rendered
-from pipeline.weights.workers import Say, pool, teller
+from pipeline.weights.renders import Order, Renders, mapped, rendered
+from pipeline.weights.workers import Say, teller
 from recognition.export import export_onnx
-from recognition.train import CHECKPOINT, Pictures, Progress, Recipe, train
+from recognition.train import CHECKPOINT, Pictures, Progress, train
 
 PEOPLE_STREAM = 7_001  # of SeedSequence: no run, control or protocol draws its people from it
 HELD_OUT_STREAM = 7_002  # people for the detector's errors and the thresholds: neither trained on nor in a protocol
@@ -30,31 +31,15 @@ TURNED_STREAM = 7_004  # people for the detector's errors by yaw
 SPACES = {"detector": "", "embedder_a": "bundled-a-1", "embedder_b": "bundled-b-1"}
 
 
-def make_measuring(work: Path, recipe: WeightsRecipe, workers: int, device: str, say: Say) -> dict[str, Any]:
-    """Makes `detector.onnx`, `embedder_a.onnx` and `embedder_b.onnx` in the work folder. Returns their scores.
-
-    Raises:
-        ValueError: If the folder holds the work of another recipe.
-    """
-    claim(work, recipe.measuring)
-    with pool(workers) as processes:
-        for name, people, stream, draw in (
-            ("renders", recipe.people, PEOPLE_STREAM, training_attributes),
-            ("held_out", recipe.held_out, HELD_OUT_STREAM, training_attributes),
-            ("turned", recipe.held_out, TURNED_STREAM, _turned),
-        ):
-            rendered(work / name, Order(people, recipe.pictures, stream, draw, recipe.seed), processes, device, say)
-        list(processes.map(partial(_write_protocol, work / "protocols", recipe.protocol_pairs, recipe.seed), PROTOCOLS))
-    jobs = {
-        "detector": partial(_train_detector, work / "renders", recipe, work, device),
-        "embedder_a": partial(_train_embedder, work / "renders", recipe.embedder_a, work / "embedder_a", device),
-        "embedder_b": partial(_train_embedder, work / "renders", recipe.embedder_b, work / "embedder_b", device),
-    }
-    missing = [job for name, job in jobs.items() if not (work / f"{name}.onnx").exists()]
-    with pool(workers) as processes:  # anew, for its memory
-        for running in [processes.submit(job) for job in missing]:
-            running.result()
-    return scores_of(work)
+def render_measuring(work: Path, recipe: WeightsRecipe, processes: Executor, device: str, say: Say) -> None:
+    """Renders what the measuring models are trained and scored on; what is there is not made again."""
+    for name, people, stream, draw in (
+        ("renders", recipe.people, PEOPLE_STREAM, training_attributes),
+        ("held_out", recipe.held_out, HELD_OUT_STREAM, training_attributes),
+        ("turned", recipe.held_out, TURNED_STREAM, _turned),
+    ):
+        rendered(work / name, Order(people, recipe.pictures, stream, draw, recipe.seed), processes, device, say)
+    list(processes.map(partial(_write_protocol, work / "protocols", recipe.protocol_pairs, recipe.seed), PROTOCOLS))
 
 
 def polished(folder: Path) -> Path:
@@ -67,23 +52,31 @@ def _turned(n: int, rng: np.random.Generator) -> list[dict[str, float]]:
     return [row | {"yaw_deg": rng.uniform(-75, 75)} for row in wild_attributes(n, rng)]
 
 
-def _train_detector(folder: Path, recipe: WeightsRecipe, work: Path, device: str) -> None:
-    renders = mapped(folder, Renders)
+def make_detector(work: Path, recipe: WeightsRecipe, device: str) -> None:
+    """Trains and exports `detector.onnx` of a work folder that has renders, unless it is there."""
+    path = work / "detector.onnx"
+    if path.exists():
+        return
+    renders = mapped(work / "renders", Renders)
     rows = recipe.detector_people * recipe.pictures
     model = train_detector(
         renders.pictures[:rows], renders.landmarks[:rows], recipe.detector, work, teller("detector"), device
     )
-    export_detector(model, work / "detector.onnx")
+    export_detector(model, path)
 
 
-def _train_embedder(renders: Path, recipe: Recipe, folder: Path, device: str) -> None:
-    data = mapped(renders, Renders)
-    tell = partial(_now_and_then, say=teller(folder.name))
+def make_embedder(work: Path, recipe: WeightsRecipe, name: str, device: str) -> None:
+    """Trains `embedder_a.onnx` or `embedder_b.onnx`, twice, and exports it, unless it is there."""
+    path, folder, first = work / f"{name}.onnx", work / name, getattr(recipe, name)
+    if path.exists():
+        return
+    data = mapped(work / "renders", Renders)
+    tell = partial(_now_and_then, say=teller(name))
     pictures = Pictures(data.crops, data.labels)
-    train(pictures, recipe, folder, tell, device=device)
+    train(pictures, first, folder, tell, device=device)
     start = folder / CHECKPOINT
-    trained = train(pictures, polish(recipe), polished(folder), tell, device=device, start=start)
-    export_onnx(trained.model, folder.with_suffix(".onnx"))
+    trained = train(pictures, polish(first), polished(folder), tell, device=device, start=start)
+    export_onnx(trained.model, path)
 
 
 def _write_protocol(folder: Path, pairs: int, seed: int, name: str) -> None:

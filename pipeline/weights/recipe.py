@@ -55,6 +55,23 @@ def polish(recipe: Recipe) -> Recipe:
     return replace(recipe, margin=margin, augment=augment, epochs=6, peak_lr=1e-3, warmup_epochs=0.5)
 
 
+def denoiser_recipe() -> GeneratorRecipe:
+    """Told all that it will be told, and looked at by nobody: who and what its pictures show is the tuning's to teach.
+
+    What terms had taught a denoiser was gone after 2,400 steps without them, and was back after its tuning
+    (benchmarks/results/generator_2026-11-28.md).
+    """
+    return GeneratorRecipe(
+        identity_term="none",
+        attribute_weight=0.0,
+        identity_open=0.05,
+        attributes_open=0.05,
+        attribute_open=0.05,
+        cross_pairs=0.8,
+        cross_mean=5,
+    )
+
+
 @dataclass(frozen=True)
 class GeneratorOrder:
     """What the bundled generator is made from.
@@ -83,9 +100,9 @@ class GeneratorOrder:
     seed: int = 2026
     autoencoder: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
     reader: RegressorRecipe = field(default_factory=lambda: RegressorRecipe(steps=3000, seed=29))
-    denoiser: GeneratorRecipe = field(default_factory=GeneratorRecipe)
+    denoiser: GeneratorRecipe = field(default_factory=denoiser_recipe)
     student: DistilRecipe | None = None
-    decoder: DecoderRecipe = field(default_factory=DecoderRecipe)
+    decoder: DecoderRecipe = field(default_factory=lambda: DecoderRecipe(steps=600))
     tuning: TuningRecipe | None = field(default_factory=TuningRecipe)
     calibration: CalibrationRecipe = field(default_factory=CalibrationRecipe)
 

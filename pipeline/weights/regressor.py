@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -66,6 +67,12 @@ class RegressorOrder:
 def blocks_of(order: RegressorOrder) -> Sequence[int]:
     """The first person of each block: what `render_block` is called with, in any order and by any process."""
     return range(0, order.people, BLOCK)
+
+
+def render_regressor(folder: Path, order: RegressorOrder, processes: Executor, device: str) -> None:
+    """Renders what the regressor is trained and scored on; what is there is not made again."""
+    job = partial(render_block, folder / "renders", pictures=order.pictures, seed=order.seed, device=device)
+    list(processes.map(job, blocks_of(order)))
 
 
 def make_regressor(
