@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 
 Say = Callable[[str], None]
 
@@ -22,15 +23,30 @@ KEEPS_MEMORY = {
 
 @contextmanager
 def pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """So many processes, started anew, as CUDA wants it; what the user has set for malloc stays as it is."""
+    """So many processes, started anew, as CUDA wants it; what the user has set for malloc stays as it is.
+
+    They end when this process does, however it does: what goes on after a killed `make weights` would be in the way of
+    the one that goes on where it stopped.
+    """
     added = {name: value for name, value in KEEPS_MEMORY.items() if name not in os.environ}
     os.environ.update(added)
     try:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as processes:
+        with ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as processes:
             yield processes
     finally:
         for name in added:
             del os.environ[name]
+
+
+def _end_with_parent() -> None:
+    Thread(target=_end_after_parent, daemon=True).start()
+
+
+def _end_after_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def teller(name: str) -> Say:

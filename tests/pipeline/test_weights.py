@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -446,3 +448,41 @@ def test_workers_keep_their_memory_and_the_parent_is_left_as_it_was(monkeypatch)
         seen = processes.submit(malloc_of_a_worker).result()
     assert seen == KEEPS_MEMORY | {"MALLOC_TOP_PAD_": "7"}
     assert dict(os.environ) == before
+
+
+KILLED = """
+import os, sys, time
+from pathlib import Path
+from pipeline.weights.workers import pool
+
+def work(told):
+    Path(told + ".part").write_text(str(os.getpid()))
+    os.replace(told + ".part", told)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    with pool(1) as processes:
+        processes.submit(work, sys.argv[1])
+        time.sleep(600)
+"""
+
+
+def test_workers_end_when_what_began_them_is_killed(tmp_path):
+    script, told = tmp_path / "killed.py", tmp_path / "pid"
+    script.write_text(KILLED)
+    with subprocess.Popen([sys.executable, script, told], env=os.environ | {"PYTHONPATH": os.getcwd()}) as parent:
+        assert within_seconds(60, told.exists)
+        worker = int(told.read_text())
+        parent.kill()
+    assert within_seconds(20, lambda: not is_running(worker))
+
+
+def within_seconds(seconds, true):
+    return any(true() or time.sleep(0.1) for _ in range(10 * seconds))
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
