@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.weights.card import publish
+from pipeline.weights.card import machine_of, publish
 from pipeline.weights.generator import make_generator, make_reader, render_generator
 from pipeline.weights.made import FOLDER as GENERATOR
 from pipeline.weights.measuring import (
@@ -20,6 +20,7 @@ from pipeline.weights.measuring import (
 from pipeline.weights.recipe import WeightsRecipe
 from pipeline.weights.regressor import make_regressor, publish_regressor, render_regressor
 from pipeline.weights.renders import claim
+from pipeline.weights.stopwatch import Stopwatch
 from pipeline.weights.workers import Say, pool, teller
 
 REGRESSOR = "regressor"  # folder of the work folder
@@ -50,17 +51,19 @@ def make_weights(
     claim(work, recipe.measuring)
     claim(work / REGRESSOR, asdict(recipe.regressor))
     claim(work / GENERATOR, asdict(recipe.generator))
-    with pool(workers) as processes:
+    watch = Stopwatch(work / "seconds.json")
+    with watch.of("renders"), pool(workers) as processes:
         render_measuring(work, recipe, processes, device, say)
         render_regressor(work / REGRESSOR, recipe.regressor, processes, device)
         render_generator(work / GENERATOR, recipe.generator, processes, device, say)
-    _train_side_by_side(work, recipe, workers, device)
-    scores = scores_of(work)
-    with pool(1) as processes:  # anew, for its memory
+    with watch.of("models that measure"):
+        _train_side_by_side(work, recipe, workers, device)
+        scores = scores_of(work)
+    with watch.of("generator"), pool(1) as processes:  # anew, for its memory
         processes.submit(make_generator, work, recipe, device).result()
-    publish(work, out, recipe, scores)
+    publish(work, out, recipe, scores, watch.seconds, machine_of(device, workers))
     publish_regressor(work / REGRESSOR, out)
-    say(f"weights: wrote {out / 'CARD.md'}")
+    say(f"weights: wrote {out / 'CARD.md'}, in {sum(watch.seconds.values()) / 3600:.1f} hours in all")
 
 
 def _train_side_by_side(work: Path, recipe: WeightsRecipe, workers: int, device: str) -> None:

@@ -35,6 +35,7 @@ from pipeline.weights.make import make_weights
 from pipeline.weights.recipe import GeneratorOrder, WeightsRecipe
 from pipeline.weights.regressor import RegressorOrder
 from pipeline.weights.renders import CloseUps, mapped, rendered
+from pipeline.weights.stopwatch import Stopwatch
 from pipeline.weights.workers import KEEPS_MEMORY, pool
 from stages.generate.bundled import Bundled
 from stages.records import Chunk, Identity, Variation
@@ -116,6 +117,36 @@ def test_the_card_tells_recipe_hashes_and_every_score(made):
             assert f"{100 * score['accuracy']:.2f}" in card
     assert f"{scores['detector']['wild']['mean_error_px']:.2f}" in card
     assert "25 people x 2 photographs" in card
+
+
+def test_the_card_tells_how_long_it_took_and_on_what(made):
+    work, out = made
+    card = (out / "CARD.md").read_text()
+    seconds = json.loads((work / "seconds.json").read_text())
+    assert list(seconds) == ["renders", "models that measure", "generator"]
+    assert min(seconds.values()) > 0
+    assert f"Made in {sum(seconds.values()) / 3600:.1f} hours (renders {seconds['renders'] / 60:.0f} minutes" in card
+    assert f"{os.cpu_count()} cores of" in card
+
+
+def test_sittings_are_added_up_broken_off_or_killed_ones_too(tmp_path):
+    watch = Stopwatch(tmp_path / "seconds.json", every_s=0.05)
+    assert watch.seconds == {}
+    with pytest.raises(KeyboardInterrupt):
+        break_off(watch)
+    broken_off = watch.seconds["first"]
+    with watch.of("second"):
+        pass
+    with watch.of("first"):
+        time.sleep(0.2)
+    assert list(watch.seconds) == ["first", "second"]
+    assert watch.seconds["first"] >= broken_off + 0.2
+
+
+def break_off(watch):
+    with watch.of("first"):
+        assert within_seconds(20, lambda: watch.seconds.get("first", 0) > 0.1)  # while it goes on: it may be killed
+        raise KeyboardInterrupt
 
 
 def test_what_is_there_is_not_made_again(made):
