@@ -115,7 +115,7 @@ def order_of(cfg: DictConfig) -> steps.Order:
 
 def _listing(cfg: DictConfig) -> Path | None:
     """Where the measuring models are listed, if they are bundled ones."""
-    folder = Path(cfg.embedder.get("weights", FOLDER))
+    folder = Path(cfg.embedder.get("weights") or FOLDER)
     return folder / "weights.json" if (folder / "weights.json").exists() else None
 
 

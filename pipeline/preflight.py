@@ -20,7 +20,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from generation.weights import FOLDER, Weights, bundled
+from generation.weights import Weights, bundled
 from generation.world import SPACE
 from pipeline.meaning import fingerprint, fitting, meaning, plain
 from pipeline.rundir import RunDir
@@ -227,12 +227,38 @@ def _spaces(parts: Mapping[str, Any]) -> Iterator[str]:
             if drawn != wanted:
                 yield f"{sampler}: expected people in the space of the {generator}, {wanted!r}, got {drawn!r}"
     yield from _spaces_of_pictures(parts)
+    yield from _trainings(parts)
     if "enrol.planner" not in parts and "sampler" in parts and "embedder" in parts:
         drawn, judged = space_of(parts["sampler"]), space_of(parts["embedder"])
         if drawn != judged:
             yield f"enrol: expected portraits, as people drawn in {drawn!r} cannot be judged in {judged!r}, got none"
     if "witness" in parts and "embedder" in parts and space_of(parts["witness"]) == space_of(parts["embedder"]):
         yield f"witness: expected another space than the embedder's (law 7), got {space_of(parts['witness'])!r} twice"
+
+
+def _trainings(parts: Mapping[str, Any]) -> Iterator[str]:
+    """Nor do the trainings of an embedder whose space has one name share vectors (law 5): all mean the same weights."""
+    if "embedder" not in parts:
+        return
+    space, seen = space_of(parts["embedder"]), _vectors_of(parts["embedder"])
+    for name in ("sampler", "generator"):
+        if name not in parts or space_of(parts[name]) != space:
+            continue
+        meant = _vectors_of(parts[name])
+        if seen and meant and meant != seen:
+            yield (
+                f"{name}: expected weights that have learnt from the embedder's vectors ({space}, sha256 {seen[:12]}), "
+                f"got ones that have learnt from another training's ({meant[:12]}); weights=DIR takes all from there"
+            )
+
+
+def _vectors_of(part: Mapping[str, Any]) -> str:
+    """Hash of the embedder that a part's vectors are of; "" where it does not say, or its weights are not there."""
+    asked = getattr(_locate(part["_target_"]), "vectors_of", None)
+    try:
+        return "" if asked is None else asked(**fitting(asked, part))
+    except ValueError:  # `_weights` tells
+        return ""
 
 
 def _spaces_of_pictures(parts: Mapping[str, Any]) -> Iterator[str]:
@@ -435,6 +461,7 @@ def _evaluation_spaces(parts: Mapping[str, Any]) -> Iterator[str]:
     if {"generator", "embedder", "witness"} - parts.keys():
         return
     wanted, judged = space_of(parts["generator"]), space_of(parts["embedder"])
+    yield from _trainings(parts)
     if "sampler" in parts and space_of(parts["sampler"]) != wanted:
         drawn = space_of(parts["sampler"])
         yield f"sampler: expected people in the space of the generator, {wanted!r}, got {drawn!r}"
@@ -471,7 +498,7 @@ def _evaluation_belt(built: Mapping[str, Any]) -> Iterator[str]:
 
 def regressor_of(cfg: DictConfig) -> Weights:
     """The regressor that an evaluation's config names."""
-    return bundled("regressor", FOLDER if cfg.regressor_weights is None else Path(cfg.regressor_weights))
+    return bundled("regressor", cfg.regressor_weights)
 
 
 def _regressor(cfg: DictConfig) -> Iterator[str]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.fruits import Pipeline
 from benchmarks.models import Loaded
-from generation.weights import FOLDER, bundled
+from generation.weights import bundled
 from stages.embed.align import alignable, crop_of, resized
 from stages.embed.detector import MIN_PROBABILITY, Detector
 
@@ -19,7 +19,7 @@ def whole_pipeline(model: Loaded, flip: bool) -> Pipeline:
     Raises:
         ValueError: If the bundled detector's file is not the one listed.
     """
-    weights = bundled("detector", FOLDER)
+    weights = bundled("detector")
     detector = Detector(weights.verify(), threads=1)
 
     def detect(picture: np.ndarray) -> np.ndarray | None:

@@ -54,8 +54,10 @@ def train_alone(cfg: DictConfig) -> None:
     if not cfg.sheet_minutes > 0:
         raise ValueError(f"sheet_minutes: expected more than 0, got {cfg.sheet_minutes}")
     work, run = Path(cfg.work), Path(cfg.run)
-    made = work / FOLDER
+    made, embedder = work / FOLDER, work / "embedder_a.onnx"
     order = order_of(made)
+    if not embedder.is_file():
+        raise ValueError(f"work: expected the embedder whose vectors {made} holds, found no {embedder}")
     start = None if cfg.start is None else start_of(Path(cfg.start), shape_of(made, order), recipe.prediction)
     with processes() as (rank, device):
         device = cfg.device or device
@@ -68,8 +70,8 @@ def train_alone(cfg: DictConfig) -> None:
             say(f"train-generator: {recipe.steps} steps on {device}, {os.environ.get('WORLD_SIZE', '1')} processes")
         train_denoiser(made, run, order, recipe, autoencoder, mirror, say, device, cfg.sheet_minutes, start=start)
         if rank == 0:
-            write_listing(run, {NAME: listed(run / WEIGHTS)})
-            say(f"train-generator: wrote {run / WEIGHTS}; draw with generator=bundled ++generator.weights={run}")
+            write_listing(run, {NAME: listed(run / WEIGHTS, vectors_of=sha256_of(embedder))})
+            say(f"train-generator: wrote {run / WEIGHTS}; draw with generator=bundled generator.weights={run}")
 
 
 def start_of(place: Path, shape: DenoiserShape, prediction: str) -> Path:

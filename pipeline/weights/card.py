@@ -36,8 +36,9 @@ def publish(
     """
     listed = {name: _measuring_model(work / f"{name}.onnx", out, space) for name, space in SPACES.items()}
     # Neither has an output in a space of embeddings, which is what a space of this list means.
-    listed["generator"] = shipped(work / GENERATOR / WEIGHTS, out)
-    listed["population"] = shipped(work / GENERATOR / POPULATION, out)
+    vectors_of = listed["embedder_a"]["sha256"]
+    listed["generator"] = shipped(work / GENERATOR / WEIGHTS, out, vectors_of=vectors_of)
+    listed["population"] = shipped(work / GENERATOR / POPULATION, out, vectors_of=vectors_of)
     write_listing(out, listed)
     about = {"recipe": recipe.measuring, "generator": asdict(recipe.generator), "seconds": seconds, "machine": machine}
     (out / "CARD.md").write_text(_card(listed, scores, about))

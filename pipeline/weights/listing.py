@@ -14,11 +14,12 @@ from recognition.files import sha256_of
 LISTING = "weights.json"
 
 
-def listed(path: Path, space: str = "", dimensions: int = 0) -> dict[str, Any]:
+def listed(path: Path, space: str = "", dimensions: int = 0, vectors_of: str = "") -> dict[str, Any]:
     """What is listed of a file.
 
     Args:
         space: Of embeddings that it gives out, and their length; "" and 0 where it is no embedder.
+        vectors_of: Hash of the embedder whose vectors it has learnt from; "" where it takes none.
     """
     return {
         "file": path.name,
@@ -26,13 +27,14 @@ def listed(path: Path, space: str = "", dimensions: int = 0) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "space": space,
         "dimensions": dimensions,
+        "vectors_of": vectors_of,
     }
 
 
-def shipped(path: Path, out: Path, space: str = "", dimensions: int = 0) -> dict[str, Any]:
+def shipped(path: Path, out: Path, space: str = "", dimensions: int = 0, vectors_of: str = "") -> dict[str, Any]:
     """Copies a file into a folder; what is listed of it there."""
     shutil.copyfile(path, out / path.name)
-    return listed(out / path.name, space, dimensions)
+    return listed(out / path.name, space, dimensions, vectors_of)
 
 
 def write_listing(out: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:

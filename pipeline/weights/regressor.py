@@ -29,7 +29,7 @@ from generation.train.regressor import (
     render_block,
     train_regressor,
 )
-from generation.weights import FOLDER, bundled
+from generation.weights import bundled
 from generation.world.scenes import training_attributes
 from pipeline.evaluate.pictures import Regressor
 from pipeline.weights.listing import LISTING, shipped, write_listing
@@ -97,7 +97,7 @@ def make_regressor(
         ValueError: If the renders are of other photographs than the stream draws.
     """
     blocks = [render_block(work / "renders", first, order.pictures, order.seed, device) for first in blocks_of(order)]
-    examples = read_blocks(blocks, partial(aligned, detector or bundled("detector", FOLDER).verify()))
+    examples = read_blocks(blocks, partial(aligned, detector or bundled("detector").verify()))
     onnx = work / "regressor.onnx"
     if not onnx.exists():
         others = None if renders is None else whole_pictures(renders, stream, order)

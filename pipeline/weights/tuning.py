@@ -80,8 +80,8 @@ def tune_alone(cfg: DictConfig) -> None:
             renders, vectors = mapped(made / RENDERS, CloseUps), np.load(run / VECTORS)
             calibrated(renders, vectors, bundled("detector").verify(), order, model, reader, say, device)
             diffusion.save(model, run / WEIGHTS)
-            write_listing(run, {NAME: listed(run / WEIGHTS)})
-            say(f"tune-generator: wrote {run / WEIGHTS}; draw with generator=bundled ++generator.weights={run}")
+            write_listing(run, {NAME: listed(run / WEIGHTS, vectors_of=sha256_of(embedder))})
+            say(f"tune-generator: wrote {run / WEIGHTS}; draw with generator=bundled generator.weights={run}")
 
 
 def _start_of(path: Path) -> FaceDiffusion:

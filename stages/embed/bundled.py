@@ -9,7 +9,7 @@ from insightface.model_zoo import get_model
 from insightface.model_zoo.arcface_onnx import ArcFaceONNX
 from jaxtyping import Float32, UInt8
 
-from generation.weights import FOLDER, Weights, bundled, of_space
+from generation.weights import Weights, bundled, of_space
 from stages.embed.align import BORDERS, alignable, crop, resized
 from stages.embed.batch import in_batches
 from stages.embed.detector import MIN_PROBABILITY, Detector, session_options
@@ -29,29 +29,38 @@ class Bundled:
         min_probability: Smallest probability of a face that counts as found, in [0, 1].
         border: What a crop shows of places outside the picture: "black", as insightface has it, or "edge", the
             picture's outermost pixels going on.
-        weights: Folder of `weights.json` and the ONNX files.
+        weights: Folder of `weights.json` and the ONNX files; None for the bundled ones.
     Raises:
         ValueError: If an argument is out of range, no weights are of this space, or a file is not the one listed.
     """
 
     @staticmethod
-    def weights_sha256(space: str, weights: str | Path = FOLDER) -> str:
+    def weights_sha256(space: str, weights: str | Path | None = None) -> str:
         """What decides its faces beside its arguments, wherever the folder is: of the detector and of the embedder.
 
         Raises:
             ValueError: If the folder lists no such weights.
         """
-        return f"{bundled('detector', Path(weights)).sha256} {of_space(space, Path(weights)).sha256}"
+        return f"{bundled('detector', weights).sha256} {of_space(space, weights).sha256}"
 
     @staticmethod
-    def check_weights(space: str, weights: str | Path = FOLDER) -> None:
+    def vectors_of(space: str, weights: str | Path | None = None) -> str:
+        """Preflight's question: hash of the embedder that its vectors are of.
+
+        Raises:
+            ValueError: If the folder lists no such weights.
+        """
+        return of_space(space, weights).sha256
+
+    @staticmethod
+    def check_weights(space: str, weights: str | Path | None = None) -> None:
         """Preflight's question, answered without a model loaded: are the right files there?
 
         Raises:
             ValueError: If no weights are of this space, or a file is missing or not the one listed.
         """
-        of_space(space, Path(weights)).verify()
-        bundled("detector", Path(weights)).verify()
+        of_space(space, weights).verify()
+        bundled("detector", weights).verify()
 
     def __init__(
         self,
@@ -60,7 +69,7 @@ class Bundled:
         batch_size: int = 16,
         min_probability: float = MIN_PROBABILITY,
         border: str = "black",
-        weights: str | Path = FOLDER,
+        weights: str | Path | None = None,
     ) -> None:
         if threads < 1 or batch_size < 1:
             raise ValueError(f"threads, batch_size: expected at least 1, got {threads}, {batch_size}")
@@ -68,10 +77,10 @@ class Bundled:
             raise ValueError(f"min_probability: expected a number in [0, 1], got {min_probability}")
         if border not in BORDERS:
             raise ValueError(f"border: expected one of {', '.join(BORDERS)}, got {border!r}")
-        embedder = of_space(space, Path(weights))
+        embedder = of_space(space, weights)
         self.space, self.dimensions, self.min_probability = space, embedder.dimensions, min_probability
         self._batch_size, self._border = batch_size, border
-        self._detector = Detector(bundled("detector", Path(weights)).verify(), threads)
+        self._detector = Detector(bundled("detector", weights).verify(), threads)
         self._recogniser = _recogniser(embedder, threads)
 
     def __call__(self, images: Images) -> Faces:

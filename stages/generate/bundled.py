@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from generation import diffusion
 from generation.close_up import CLOSE_UP_OF_PX, close_up_circumstances
 from generation.sampling import LCM_STEPS, SCHEDULERS, Guidance, sample
-from generation.weights import FOLDER, bundled
+from generation.weights import bundled
 from generation.world import ATTRIBUTES, CONTROLS, attribute_table, expose
 from generation.world.circumstances import random_backgrounds
 from stages.records import Chunk, Images
@@ -48,7 +48,7 @@ class Bundled:
         threads: Threads of torch while it draws, at least 1. They change the speed, not the pictures.
         batch_size: Pictures at a time, a multiple of the threads: every batch has this shape, so that no picture
             depends on its chunk.
-        weights: Folder of `weights.json` and the model.
+        weights: Folder of `weights.json` and the model; None for the bundled one.
     Raises:
         ValueError: If an argument is out of range, the space is another, or the weights are not those listed.
     """
@@ -61,22 +61,31 @@ class Bundled:
     framing = "close-up"
 
     @staticmethod
-    def weights_sha256(weights: str | Path = FOLDER) -> str:
+    def weights_sha256(weights: str | Path | None = None) -> str:
         """What decides its pictures beside its arguments, wherever the folder is.
 
         Raises:
             ValueError: If the folder lists no generator.
         """
-        return bundled(NAME, Path(weights)).sha256
+        return bundled(NAME, weights).sha256
 
     @staticmethod
-    def check_weights(weights: str | Path = FOLDER) -> None:
+    def vectors_of(weights: str | Path | None = None) -> str:
+        """Preflight's question: hash of the embedder whose vectors the model has learnt from; "" where nobody says.
+
+        Raises:
+            ValueError: If the folder lists no generator.
+        """
+        return bundled(NAME, weights).vectors_of
+
+    @staticmethod
+    def check_weights(weights: str | Path | None = None) -> None:
         """Preflight's question, answered without a model loaded: is the right file there?
 
         Raises:
             ValueError: If the file is missing or not the one listed.
         """
-        bundled(NAME, Path(weights)).verify()
+        bundled(NAME, weights).verify()
 
     @staticmethod
     def memory_bytes(batch_size: int = 16, precision: str = "bf16") -> int:
@@ -94,7 +103,7 @@ class Bundled:
         device: str = "cpu",
         threads: int = 1,
         batch_size: int = 16,
-        weights: str | Path = FOLDER,
+        weights: str | Path | None = None,
     ) -> None:
         if scheduler not in SCHEDULERS:
             raise ValueError(f"scheduler: expected one of {', '.join(SCHEDULERS)}, got {scheduler!r}")
@@ -113,7 +122,7 @@ class Bundled:
             raise ValueError(f"batch_size: expected a multiple of {threads} threads, got {batch_size}")
         if device != "cpu" and not torch.cuda.is_available():
             raise ValueError(f"device: expected 'cpu' where torch sees no CUDA device, got {device!r}")
-        model = diffusion.load(bundled(NAME, Path(weights)).verify())
+        model = diffusion.load(bundled(NAME, weights).verify())
         if space != model.space:
             raise ValueError(f"space: expected {model.space!r}, which the weights were trained with, got {space!r}")
         self.space, self.steps, self.scheduler, self.threads = space, steps, scheduler, threads

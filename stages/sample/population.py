@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from generation.weights import FOLDER, bundled
+from generation.weights import bundled
 from recognition.files import sha256_of
 
 
@@ -39,14 +39,14 @@ class Population:
         components: How many leading principal components vary, 1 to c; all others stay at the mean.
         space: Name of the space that the statistics are of, as the generator names it.
         unit: Whether the vectors are scaled to unit length, as the generator declares.
-        weights: Folder of `weights.json`, where the bundled statistics are listed.
+        weights: Folder of `weights.json`, where its statistics are listed; None for the bundled ones.
     Raises:
         ValueError: If the file is missing, not the one listed, does not hold such arrays or is of another space, or an
             argument is out of range.
     """
 
     @staticmethod
-    def weights_sha256(statistics: str | Path, weights: str | Path = FOLDER) -> str:
+    def weights_sha256(statistics: str | Path, weights: str | Path | None = None) -> str:
         """Of the statistics, wherever they are.
 
         Raises:
@@ -54,16 +54,25 @@ class Population:
             OSError: If there is no such file.
         """
         if statistics == "bundled":
-            return bundled("population", Path(weights)).sha256
+            return bundled("population", weights).sha256
         return sha256_of(Path(statistics))
 
+    @staticmethod
+    def vectors_of(statistics: str | Path, weights: str | Path | None = None) -> str:
+        """Preflight's question: hash of the embedder that the statistics are of; "" where nobody says.
+
+        Raises:
+            ValueError: If the folder lists none.
+        """
+        return bundled("population", weights).vectors_of if statistics == "bundled" else ""
+
     def __init__(
-        self, statistics: str | Path, components: int, space: str, unit: bool, weights: str | Path = FOLDER
+        self, statistics: str | Path, components: int, space: str, unit: bool, weights: str | Path | None = None
     ) -> None:
         if not space:
             raise ValueError("space: expected the name of the generator's space, got ''")
         self.space, self.unit = space, unit
-        path = bundled("population", Path(weights)).verify() if statistics == "bundled" else Path(statistics)
+        path = bundled("population", weights).verify() if statistics == "bundled" else Path(statistics)
         self._mean, covariance = _read(path, space)
         self.source = f"population: drawn from the Gaussian of embeddings of {space}, {components} principal components"
         if not 1 <= components <= len(self._mean):

@@ -80,7 +80,7 @@ def test_everything_else_does(word: str) -> None:
 @pytest.mark.parametrize("sampler", ["population", "two_stage"])
 def test_a_dataset_is_made_from_weights_and_not_from_their_folder(tmp_path: Path, sampler: str) -> None:
     def made_from(folder: Path | None) -> str:
-        words = [] if folder is None else [f"++generator.weights={folder}"]
+        words = [] if folder is None else [f"generator.weights={folder}"]
         return fingerprint(meaning(composed("generator=bundled", f"sampler={sampler}", *words)))
 
     for name in ("here", "there", "other"):
@@ -97,7 +97,7 @@ def test_a_dataset_is_made_from_weights_and_not_from_their_folder(tmp_path: Path
 @pytest.mark.parametrize("name", ["detector", "embedder_a", "population"])
 def test_a_dataset_is_made_from_the_weights_of_every_part(tmp_path: Path, name: str) -> None:
     part = "sampler" if name == "population" else "embedder"
-    words = ("generator=bundled", "sampler=population", f"+{part}.weights={tmp_path}")
+    words = ("generator=bundled", "sampler=population", f"{part}.weights={tmp_path}")
     listing = json.loads((FOLDER / "weights.json").read_text())
     (tmp_path / "weights.json").write_text(json.dumps(listing))
     before = fingerprint(meaning(composed(*words)))

@@ -65,8 +65,8 @@ def asked(weights: Path, regressor: Path) -> list[str]:
         f"images_per_identity={PHOTOGRAPHS}",
         "chunk_people=4",
         "sheet_people=2",
-        f"+embedder.weights={weights}",
-        f"+witness.weights={weights}",
+        f"embedder.weights={weights}",
+        f"witness.weights={weights}",
         f"regressor_weights={regressor}",
         "enrol.max_cosine=1.0",
         "judge.rules.own_identity.min_cosine=-1.0",
@@ -205,6 +205,10 @@ FAULTS = {
     "an attribute that nobody honours": (
         ["+planner.attributes.beard={_target_: stages.plan.Fixed, value: 1.0}"],
         "planner: expected attributes that stages.generate.rendered.Rendered honours",
+    ),
+    "a generator that has learnt from another embedder's vectors": (
+        ["generator=bundled", "generator@truth=close_up"],  # the tiny one has the bundled one's space
+        "generator: expected weights that have learnt from the embedder's vectors (bundled-a-1, sha256 ",
     ),
     "no regressor": (["regressor_weights=/nowhere"], "regressor_weights: expected /nowhere/weights.json"),
 }

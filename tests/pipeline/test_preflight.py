@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from generation.weights import FOLDER, bundled
 from pipeline.rundir import RunDir
 from stages.generate.bundled import Bundled
 from tests.pipeline.conftest import facemint
@@ -123,9 +125,48 @@ def test_weights_of_another_hash_are_refused(words: list[str], tmp_path: Path) -
     folder = write_weights(tmp_path / "weights")
     with (folder / "embedder_b.onnx").open("ab") as file:
         file.write(b"!")
-    result = facemint("check", *words, f"run={tmp_path}/run", f"++witness.weights={folder}")
+    result = facemint("check", *words, f"run={tmp_path}/run", f"witness.weights={folder}")
     assert result.exit_code == 2
     assert "facemint: witness: expected embedder_b.onnx with sha256" in result.stderr
+
+
+def other_training(folder: Path, *names: str) -> Path:
+    """The bundled weights, of which some say that they have learnt from another embedder's vectors."""
+    folder.mkdir()
+    for path in FOLDER.iterdir():
+        (folder / path.name).symlink_to(path)
+    listing = json.loads((FOLDER / "weights.json").read_text())
+    for name in names:
+        listing[name]["vectors_of"] = "ab" * 32
+    (folder / "weights.json").unlink()
+    (folder / "weights.json").write_text(json.dumps(listing))
+    return folder
+
+
+@pytest.mark.parametrize(("part", "name"), [("generator", "generator"), ("sampler", "population")])
+def test_one_name_of_a_space_is_no_leave_to_mix_two_trainings(part: str, name: str, tmp_path: Path) -> None:
+    folder = other_training(tmp_path / "other", name)
+    words = ["check", "experiment=demo", f"run={tmp_path}/run"]
+    assert facemint(*words).exit_code == 0
+    result = facemint(*words, f"{part}.weights={folder}")
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    embedder = bundled("embedder_a").sha256[:12]
+    assert line.startswith(f"facemint: {part}: expected weights that have learnt from the embedder's vectors (bundled-")
+    assert embedder in line
+    assert "abababababab" in line
+
+
+def test_weights_of_one_s_own_are_named_once_for_all_parts(tmp_path: Path) -> None:
+    folder = other_training(tmp_path / "own")
+    listing = json.loads((folder / "weights.json").read_text())
+    result = facemint("check", "experiment=demo", f"run={tmp_path}/run", f"weights={folder}")
+    assert result.exit_code == 0, result.output
+    for name in ("detector", "embedder_a", "embedder_b", "generator", "population"):
+        (folder / listing[name]["file"]).unlink()
+    result = facemint("check", "experiment=demo", f"run={tmp_path}/run", f"weights={folder}")
+    refused = {line.split(":")[1].strip() for line in result.stderr.splitlines()}
+    assert refused == {"sampler", "generator", "embedder", "witness"}
 
 
 def test_a_sound_config_passes_and_leaves_no_trace(words: list[str], tmp_path: Path) -> None:

@@ -265,7 +265,7 @@ def test_the_bundled_generator_is_tuned_from_its_file_alone_and_again_the_same(m
     words = [*tuned_alone(work, tmp_path / "run"), f"work={tmp_path / 'work'}"]
     first = CliRunner().invoke(app, words)
     assert first.exit_code == 0, first.output
-    assert f"draw with generator=bundled ++generator.weights={tmp_path / 'run'}" in first.output
+    assert f"draw with generator=bundled generator.weights={tmp_path / 'run'}" in first.output
     before = diffusion.load(bundled("generator").verify())
     written = bundled("generator", tmp_path / "run").verify()
     after = diffusion.load(written)
@@ -407,7 +407,7 @@ def test_what_nothing_can_start_from_is_refused_in_a_line_before_any_work(made, 
 
 
 def test_a_denoiser_trained_alone_draws_as_weights_that_are_not_distilled(made, tmp_path):
-    work, _ = made
+    work, out = made
     run = tmp_path / "run"
     words = trained_alone(work, run, "recipe.identity_term=none", "recipe.partial_dropout=0.25")
     assert CliRunner().invoke(app, words).exit_code == 0
@@ -419,8 +419,19 @@ def test_a_denoiser_trained_alone_draws_as_weights_that_are_not_distilled(made, 
     assert pictures.shape == (1, 112, 112, 3)
     assert not list(run.glob("*.part"))
     words = ["experiment=partial_dropout", f"generator.weights={run}", f"run={tmp_path / 'dataset'}"]
-    checked = CliRunner().invoke(app, ["check", *words])
+    checked = CliRunner().invoke(app, ["check", f"weights={out}", *words])
     assert checked.exit_code == 0, checked.output
+    refused = CliRunner().invoke(app, ["check", *words])  # by the bundled embedder, which it has not learnt from
+    assert "generator: expected weights that have learnt from the embedder's vectors (bundled-a-1" in refused.stderr
+
+
+def test_a_work_folder_without_the_embedder_of_its_vectors_is_refused(made, tmp_path):
+    work, _ = made
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "generator").symlink_to(work / "generator")
+    result = CliRunner().invoke(app, trained_alone(tmp_path / "work", tmp_path / "run"))
+    assert result.exit_code != 0
+    assert f"found no {tmp_path / 'work' / 'embedder_a.onnx'}" in result.stderr
 
 
 def test_two_processes_train_one_denoiser(made, tmp_path):
