@@ -25,6 +25,7 @@ from generation.train.calibrate import Asked, calibrate
 from generation.train.decoder import train_decoder
 from generation.train.distil import distil
 from generation.train.generator import GeneratorRecipe, train_generator
+from generation.train.likeness import Beholder
 from generation.train.mirror import Mirror
 from generation.train.photographs import Others
 from generation.train.regressor import Examples, train_regressor
@@ -85,41 +86,46 @@ def make_generator(work: Path, recipe: WeightsRecipe, device: str) -> None:
         return
     network, reader = embedder_a(work, recipe.embedder_a, device), reader_of(folder, order, device)
     beholder = beholder_of(network, reader)
-    seen = learnt(order, len(renders.labels))
-    autoencoder = train_autoencoder(
-        renders.pictures[:seen],
-        alignments(renders)[:seen],
-        order.autoencoder,
-        folder,
-        beholder,
-        say,
-        device=device,
-    )
-    cache_latents(autoencoder, renders.pictures, folder / LATENTS, precision=order.autoencoder.precision)
-    read_latents(autoencoder, folder / LATENTS)
+    autoencoder = _with_latents(folder, order, renders, beholder, say, device)
     mirror = mirror_of(autoencoder, network, reader)
     train_denoiser(folder, folder, order, order.denoiser, autoencoder, mirror, say, device, name=TEACHER)
-    teacher = diffusion.load(folder / TEACHER)
-    model = distilled(folder, order, teacher, say, device)
-    sharper = train_decoder(
-        photographs_of(folder, order),
-        renders.pictures[:seen],
-        autoencoder,
-        model.denoiser,
-        order.decoder,
-        folder,
-        beholder,
-        model.prediction,
-        model.taught,
-        say,
-        device,
-    )
-    model = replace(model, autoencoder=sharper)
+    model = distilled(folder, order, diffusion.load(folder / TEACHER), say, device)
+    model = replace(model, autoencoder=_sharper(folder, order, renders, autoencoder, model, beholder, say, device))
     if order.tuning is not None:
         mirror = mirror_of(model.autoencoder, network, reader)
         model = tuned(folder, folder, order, order.tuning, model, mirror, network, say, device)
     calibrated(renders, np.load(folder / VECTORS), work / "detector.onnx", order, model, reader, say, device)
     diffusion.save(model, folder / WEIGHTS)
+
+
+def _with_latents(
+    folder: Path, order: GeneratorOrder, renders: CloseUps, beholder: Beholder, say: Say, device: str
+) -> Autoencoder:
+    """The autoencoder, trained, with the latents of all renders kept beside it."""
+    seen, to_crop = learnt(order, len(renders.labels)), alignments(renders)
+    recipe = order.autoencoder
+    trained = train_autoencoder(renders.pictures[:seen], to_crop[:seen], recipe, folder, beholder, say, device=device)
+    cache_latents(trained, renders.pictures, folder / LATENTS, precision=recipe.precision)
+    read_latents(trained, folder / LATENTS)
+    return trained
+
+
+def _sharper(
+    folder: Path,
+    order: GeneratorOrder,
+    renders: CloseUps,
+    autoencoder: Autoencoder,
+    model: FaceDiffusion,
+    beholder: Beholder,
+    say: Say,
+    device: str,
+) -> Autoencoder:
+    """The autoencoder with its decoder trained again, on what the model's denoiser leaves."""
+    data, pictures = photographs_of(folder, order), renders.pictures[: learnt(order, len(renders.labels))]
+    denoiser, prediction, taught = model.denoiser, model.prediction, model.taught
+    return train_decoder(
+        data, pictures, autoencoder, denoiser, order.decoder, folder, beholder, prediction, taught, say, device
+    )
 
 
 def tuned(
