@@ -58,7 +58,8 @@ def polish(recipe: Recipe) -> Recipe:
 def autoencoder_recipe() -> AutoencoderRecipe:
     """Of eight channels: four, at a side of 14, leave an eye with a handful of numbers.
 
-    What four keep has 0.55 of the renders' amplitude at a fifth of a cycle a pixel, and 0.1 beyond three tenths.
+    At a fifth and a quarter of a cycle a pixel, what four keep coheres with the renders by 0.65 and 0.41, what eight
+    keep by 0.77 and 0.59 (benchmarks/results/gap_2026-11-28.md).
     """
     return AutoencoderRecipe(steps=5000, latent_channels=8)
 
