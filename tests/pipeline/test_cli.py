@@ -110,7 +110,7 @@ def test_a_sweep_names_its_runs_by_content(words: list[str], tmp_path: Path) -> 
         "run", "-m", "experiment=smoke", *rest[1:], "people=3,4", "steps=[sample,plan]", f"run={tmp_path}/sweep"
     )
     assert result.exit_code == 0, result.output
-    names = sorted(path.parent.name for path in tmp_path.rglob("plan.parquet"))
+    names = [str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("plan.parquet")]  # words with paths nest
     assert [sum(f"people={n}" in name for name in names) for n in (3, 4)] == [1, 1]
 
 
