@@ -26,7 +26,7 @@ class Stopwatch:
     @property
     def seconds(self) -> Mapping[str, float]:
         """Of each part, in the order in which they were begun."""
-        return read_json(self.path) if self.path.exists() else {}
+        return read_json(self.path)
 
     @contextmanager
     def of(self, part: str) -> Iterator[None]:

@@ -19,7 +19,7 @@ from generation.weights import bundled
 from pipeline.progress import say
 from pipeline.weights.alone import order_of, processes
 from pipeline.weights.generator import calibrated, make_reader, tuned
-from pipeline.weights.listing import listed, write_listing
+from pipeline.weights.listing import LISTING, listed, write_listing
 from pipeline.weights.made import (
     CIRCUMSTANCES,
     FOLDER,
@@ -60,6 +60,7 @@ def tune_alone(cfg: DictConfig) -> None:
     start = bundled(NAME).verify() if cfg.start is None else Path(cfg.start)
     embedder = bundled("embedder_a").verify() if cfg.embedder_onnx is None else Path(cfg.embedder_onnx)
     model, network = _start_of(start), embedder_a_in(embedder)
+    _check_embedder(start, embedder)
     order = order_of(made) if (made / "recipe.json").is_file() else GeneratorOrder()
     with processes() as (rank, device):
         device = cfg.device or device
@@ -105,6 +106,21 @@ def _start_of(path: Path) -> FaceDiffusion:
     for part in (model.autoencoder, model.denoiser):
         part.eval().requires_grad_(False)
     return model
+
+
+def _check_embedder(start: Path, embedder: Path) -> None:
+    """Where the start's folder says whose vectors it has learnt from, the embedder is that one.
+
+    Raises:
+        ValueError: If it is another training's.
+    """
+    if not (start.parent / LISTING).is_file():
+        return
+    meant, given = bundled(NAME, start.parent).vectors_of, sha256_of(embedder)
+    if meant not in ("", given):
+        raise ValueError(
+            f"embedder_onnx: expected the embedder whose vectors {start} has learnt from, sha256 {meant}, got {given}"
+        )
 
 
 def _prepared(

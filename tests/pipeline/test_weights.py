@@ -289,6 +289,7 @@ def test_the_bundled_generator_is_tuned_from_its_file_alone_and_again_the_same(m
         ("embedder_onnx=nowhere", "embedder_onnx: expected embedder A's ONNX file, found no nowhere"),
         ("embedder_onnx={work}/detector.onnx", "expected a network of the design asked for"),
         ("embedder_onnx={work}/scores.json", "expected an ONNX file in"),
+        ("embedder_onnx={work}/embedder_a.onnx", "embedder_onnx: expected the embedder whose vectors "),
         ("sheet_minutes=0", "sheet_minutes: expected more than 0, got 0"),
         ("workers=0", "workers: expected at least 1, got 0"),
         ("recipe.scheduler=lcm", "scheduler: expected one of ddim, dpm, got 'lcm'"),
