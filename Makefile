@@ -1,5 +1,5 @@
 # make demo: sets everything up, then runs the factory's main job.    make test: sets everything up, then every check.
-# make weights: trains the bundled models anew (hours on 2 cores, less on a GPU; see generation/weights/CARD.md).
+# make weights: trains the bundled models anew (3.7 hours on 2 cores; see generation/weights/CARD.md).
 
 PYTHON ?= python3.11
 VENV ?= .venv
