@@ -68,8 +68,8 @@ def denoiser_recipe() -> GeneratorRecipe:
     """Told all that it will be told, and looked at by nobody: who and what its pictures show is the tuning's to teach.
 
     What terms had taught a denoiser was gone after 2,400 steps without them, and was back after its tuning
-    (benchmarks/results/generator_2026-11-28.md). For one that never had terms this tuning is too short: smiles
-    stay weak (benchmarks/results/weights_from_nothing_2026-11-29.md).
+    (benchmarks/results/generator_2026-11-28.md). For one that never had terms this tuning is most
+    likely too short: smiles stay weak (benchmarks/results/weights_from_nothing_2026-11-29.md).
     """
     return GeneratorRecipe(
         identity_term="none",
