@@ -1,6 +1,6 @@
 # make demo: sets everything up, then runs the factory's main job.    make test: sets everything up, then every check.
-# make weights: trains all models anew, in place of the bundled ones (3.7 hours on 2 cores; its generator is
-# below the bundled one, which was made in stages: generation/weights/CARD.md).
+# make weights: trains all models anew, in place of the bundled ones (4.9 hours on 2 cores; its generator is
+# a little below the bundled one, which was made in stages: generation/weights/CARD.md).
 
 PYTHON ?= python3.11
 VENV ?= .venv

@@ -148,7 +148,7 @@ def _order(told: dict[str, Any]) -> GeneratorOrder:
         "denoiser": GeneratorRecipe(**told["denoiser"]),
         "student": student and DistilRecipe(**student),
         "decoder": DecoderRecipe(**told["decoder"]),
-        "tuning": told["tuning"] and TuningRecipe(**told["tuning"]),
+        "tuning": tuple(TuningRecipe(**each) for each in told["tuning"]),
         "calibration": CalibrationRecipe(
             **told["calibration"] | {"attributes": tuple(told["calibration"]["attributes"])}
         ),

@@ -91,9 +91,10 @@ def make_generator(work: Path, recipe: WeightsRecipe, device: str) -> None:
     train_denoiser(folder, folder, order, order.denoiser, autoencoder, mirror, say, device, name=TEACHER)
     model = distilled(folder, order, diffusion.load(folder / TEACHER), say, device)
     model = replace(model, autoencoder=_sharper(folder, order, renders, autoencoder, model, beholder, say, device))
-    if order.tuning is not None:
-        mirror = mirror_of(model.autoencoder, network, reader)
-        model = tuned(folder, folder, order, order.tuning, model, mirror, network, say, device)
+    mirror = mirror_of(model.autoencoder, network, reader)
+    for number, tuning in enumerate(order.tuning, 1):
+        out = folder / f"tuning_{number}"
+        model = tuned(folder, out, order, tuning, model, mirror, network, say, device, vectors_and_latents=folder)
     calibrated(renders, np.load(folder / VECTORS), work / "detector.onnx", order, model, reader, say, device)
     diffusion.save(model, folder / WEIGHTS)
 

@@ -44,8 +44,10 @@ def make_weights(
         device: Where torch computes; by default the GPU where there is one, which is said.
     Raises:
         ValueError: If `work` belongs to another recipe.
+        OSError: If `out` cannot be made, before any work.
     """
     recipe = recipe or WeightsRecipe()
+    out.mkdir(parents=True, exist_ok=True)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     say(f"weights: {recipe.people} people x {recipe.pictures} renders on {device}, {workers} processes")
     claim(work, recipe.measuring)

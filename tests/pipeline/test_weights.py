@@ -43,6 +43,7 @@ from stages.sample.population import Population, fit
 from tests.generation.small import DENOISER, denoiser, generator
 
 FULL = WeightsRecipe()
+TUNING = TuningRecipe(steps=2, batch_size=4, drawn_steps=1, learnt_steps=1, precision="fp32", threads=1)
 SMALL = dataclasses.replace(
     FULL,
     people=25,
@@ -68,7 +69,7 @@ SMALL = dataclasses.replace(
         reader=RegressorRecipe(steps=2, batch_size=4, seed=29, precision="fp32", threads=1),
         denoiser=GeneratorRecipe(steps=2, batch_size=4, precision="fp32", threads=1),
         decoder=DecoderRecipe(steps=2, batch_size=4, critic_from=1, precision="fp32", threads=1),
-        tuning=TuningRecipe(steps=2, batch_size=4, drawn_steps=1, learnt_steps=1, precision="fp32", threads=1),
+        tuning=(TUNING, dataclasses.replace(TUNING, steps=3, seed=43)),
         calibration=CalibrationRecipe(batches=2, batch_size=4, steps=3),
     ),
 )
@@ -85,7 +86,7 @@ def quick_sheets():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    work, out = tmp_path_factory.mktemp("work"), tmp_path_factory.mktemp("out")
+    work, out = tmp_path_factory.mktemp("work"), tmp_path_factory.mktemp("out") / "not" / "there"
     make_weights(out, work, SMALL, device="cpu", say=lambda _: None)
     return work, out
 
@@ -117,6 +118,8 @@ def test_the_card_tells_recipe_hashes_and_every_score(made):
             assert f"{100 * score['accuracy']:.2f}" in card
     assert f"{scores['detector']['wild']['mean_error_px']:.2f}" in card
     assert "25 people x 2 photographs" in card
+    assert "from its own drawings: 8 of 1 steps" in card
+    assert "then 12 of 1 steps" in card
 
 
 def test_the_card_tells_how_long_it_took_and_on_what(made):
@@ -227,12 +230,12 @@ def test_a_contact_sheet_shows_people_who_were_not_trained_on(made):
 def test_a_student_of_the_teacher_is_told_its_guidance_and_is_not_tuned(made, tmp_path):
     work, _ = made
     student = DistilRecipe(steps=2, batch_size=4, precision="fp32", threads=1)
-    order = dataclasses.replace(SMALL.generator, student=student, tuning=None)
+    order = dataclasses.replace(SMALL.generator, student=student, tuning=())
     shutil.copytree(work / "generator", tmp_path / "generator")
     teacher = diffusion.load(tmp_path / "generator" / "teacher.safetensors")
     model = distilled(tmp_path / "generator", order, teacher, lambda _: None, "cpu")
     assert model.taught == ((1.0, 4.0), (1.0, 3.0))
-    with pytest.raises(ValueError, match="tuning: expected None beside a student"):
+    with pytest.raises(ValueError, match="tuning: expected none beside a student"):
         dataclasses.replace(order, tuning=SMALL.generator.tuning)
 
 
@@ -348,16 +351,27 @@ def test_a_denoiser_needs_the_reader_that_it_learns_from_and_it_trained_to_its_e
     assert "expected reader/regressor.pt in" in none.stderr
 
 
-def test_the_work_of_another_version_is_told_in_a_line(made, tmp_path):
+def as_denoisers_were(told):
+    told["denoiser"]["identity_below"] = 0.7  # as it was called once
+    return "identity_below"
+
+
+def as_tunings_were(told):
+    told["tuning"] = told["tuning"][0]  # there was one
+    return "TuningRecipe"
+
+
+@pytest.mark.parametrize("older", [as_denoisers_were, as_tunings_were])
+def test_the_work_of_another_version_is_told_in_a_line(made, tmp_path, older):
     work, _ = made
     (tmp_path / "generator").mkdir()
     told = json.loads((work / "generator" / "recipe.json").read_text())
-    told["denoiser"]["identity_below"] = 0.7  # as it was called once
+    named = older(told)
     (tmp_path / "generator" / "recipe.json").write_text(json.dumps(told))
     result = CliRunner().invoke(app, trained_alone(tmp_path, tmp_path / "run"))
     assert result.exit_code != 0
     assert "work: expected the work of this version in" in result.stderr
-    assert "identity_below" in result.stderr
+    assert named in result.stderr
 
 
 def test_what_the_generator_learns_from_is_not_born_as_what_certifies_it():
