@@ -94,7 +94,7 @@ def make_generator(work: Path, recipe: WeightsRecipe, device: str) -> None:
     mirror = mirror_of(model.autoencoder, network, reader)
     for number, tuning in enumerate(order.tuning, 1):
         out = folder / f"tuning_{number}"
-        model = tuned(folder, out, order, tuning, model, mirror, network, say, device, vectors_and_latents=folder)
+        model = tuned(folder, out, order, tuning, model, mirror, network, say, device, folder)
     calibrated(renders, np.load(folder / VECTORS), work / "detector.onnx", order, model, reader, say, device)
     diffusion.save(model, folder / WEIGHTS)
 
@@ -139,7 +139,7 @@ def tuned(
     network: IResNet,
     say: Say,
     device: str,
-    vectors_and_latents: Path | None = None,
+    vectors_and_latents: Path,
     sheet_minutes: float = 10.0,
 ) -> FaceDiffusion:
     """The model with its denoiser trained on, on pictures that it draws itself.
@@ -149,18 +149,17 @@ def tuned(
         out: Where the checkpoint and contact sheets go.
         mirror: What drawings are looked at with, through the model's own decoder.
         network: Embedder A, in whose features drawings and renders are compared.
-        vectors_and_latents: The folder of these; by default `made`.
+        vectors_and_latents: The folder of these.
         sheet_minutes: Between contact sheets.
     """
-    kept = vectors_and_latents or made
-    data, renders = photographs_of(made, order, kept), mapped(made / RENDERS, CloseUps)
+    data, renders = photographs_of(made, order, vectors_and_latents), mapped(made / RENDERS, CloseUps)
     first = learnt(order, len(renders.labels))
     shown = [int(row) for row in sources_of(renders) if row >= first]
     shape, drawing = model.denoiser.shape, Drawing(recipe.scheduler, recipe.drawn_steps, Guidance())
     sheets = Sheets(
         out / "sheets", shape, model.autoencoder, model.prediction, recipe.steps, sheet_minutes, device, drawing
     )
-    look = sheets.of(renders, np.load(kept / VECTORS, mmap_mode="r"), shown)
+    look = sheets.of(renders, np.load(vectors_and_latents / VECTORS, mmap_mode="r"), shown)
     features, pictures = partial(features_of, network), renders.pictures[:first]
     denoiser = tune(data, pictures, model.denoiser, recipe, out, mirror, features, model.prediction, say, look, device)
     return replace(model, denoiser=denoiser)

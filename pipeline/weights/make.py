@@ -47,12 +47,12 @@ def make_weights(
         OSError: If `out` cannot be made, before any work.
     """
     recipe = recipe or WeightsRecipe()
-    out.mkdir(parents=True, exist_ok=True)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     say(f"weights: {recipe.people} people x {recipe.pictures} renders on {device}, {workers} processes")
     claim(work, recipe.measuring)
     claim(work / REGRESSOR, asdict(recipe.regressor))
     claim(work / GENERATOR, asdict(recipe.generator))
+    out.mkdir(parents=True, exist_ok=True)
     watch = Stopwatch(work / "seconds.json")
     with watch.of("renders"), pool(workers) as processes:
         render_measuring(work, recipe, processes, device, say)

@@ -168,6 +168,13 @@ def test_the_work_of_another_recipe_is_refused(made):
         make_weights(out, work, dataclasses.replace(SMALL, people=26), device="cpu", say=lambda _: None)
 
 
+def test_a_folder_that_cannot_be_made_is_told_before_any_work(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(FileExistsError, match="out"):
+        make_weights(tmp_path / "out", tmp_path / "work", SMALL, device="cpu", say=lambda _: None)
+    assert {path.name for path in (tmp_path / "work").rglob("*") if path.is_file()} == {"recipe.json"}
+
+
 def somebody(vector):
     """One photograph of one person."""
     row = Variation("000000_000", 0, 5, {"yaw_deg": 20.0})
