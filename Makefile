@@ -1,6 +1,5 @@
 # make demo: sets everything up, then runs the factory's main job.    make test: sets everything up, then every check.
-# make weights: trains all models anew, in place of the bundled ones (4.9 hours on 2 cores; its generator is
-# a little below the bundled one, which was made in stages: generation/weights/CARD.md).
+# make weights: trains all models anew, as the bundled ones were, in their place (6.5 hours on 2 cores).
 
 PYTHON ?= python3.11
 VENV ?= .venv

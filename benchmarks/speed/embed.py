@@ -43,7 +43,7 @@ def main() -> None:
         "detect": lambda: detector(drawn.pixels),
         "align": lambda: crop(drawn.pixels, drawn.landmarks),
     }
-    for space in ("bundled-a-1", "bundled-b-1"):
+    for space in ("bundled-a-2", "bundled-b-2"):
         embedder = Bundled(space=space, threads=1)
         works[f"embed, {space}"] = lambda embedder=embedder: embedder.embed_crops(crops)  # type: ignore[misc]
     print(f"{ROWS} photographs in the wild, one thread, median of {RUNS} runs.\n")

@@ -24,7 +24,7 @@ from generation.world.scenes import wild_attributes
 from stages.generate.bundled import Bundled
 from stages.records import Chunk, Identity, Variation
 
-SPACE, DIMENSIONS = "bundled-a-1", 128
+SPACE, DIMENSIONS = "bundled-a-2", 128
 SLOW = {"scheduler": "ddpm", "steps": 1000, "precision": "fp32", "guidance_identity": 1.0, "guidance_attributes": 1.0}
 _barrier: Barrier
 

@@ -39,7 +39,7 @@ def make_weights(
     Args:
         out: Where the weights go.
         work: Renders, checkpoints and protocols; what is there is not made again.
-        recipe: What to make; by default all that is bundled. What was shipped is on its card: some of it is older.
+        recipe: What to make; by default all that is bundled, as it was made.
         workers: Processes at a time, one thread each.
         device: Where torch computes; by default the GPU where there is one, which is said.
     Raises:

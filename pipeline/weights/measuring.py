@@ -28,7 +28,7 @@ from recognition.train import CHECKPOINT, Pictures, Progress, train
 PEOPLE_STREAM = 7_001  # of SeedSequence: no run, control or protocol draws its people from it
 HELD_OUT_STREAM = 7_002  # people for the detector's errors and the thresholds: neither trained on nor in a protocol
 TURNED_STREAM = 7_004  # people for the detector's errors by yaw
-SPACES = {"detector": "", "embedder_a": "bundled-a-1", "embedder_b": "bundled-b-1"}
+SPACES = {"detector": "", "embedder_a": "bundled-a-2", "embedder_b": "bundled-b-2"}
 
 
 def render_measuring(work: Path, recipe: WeightsRecipe, processes: Executor, device: str, say: Say) -> None:

@@ -82,14 +82,15 @@ def denoiser_recipe() -> GeneratorRecipe:
 
 
 def tuning_rounds() -> tuple[TuningRecipe, ...]:
-    """Two, each of which begins with a high learning rate anew: after the first alone smiles were weak.
+    """Each begins with a high learning rate anew: terms had fallen as long as the rate of the first was high.
 
-    Its terms had fallen as long as its rate was high. The second looks harder at who and what is shown, beside how like
-    the render that is; people are still a little less themselves than the bundled generator's
+    After the first alone smiles were weak (rank correlation 0.51), after the second people a little (AUC of own versus
+    other 0.9940), so the third looks hardest at who is shown: 0.9953
     (benchmarks/results/weights_from_nothing_2026-11-29.md).
     """
     second = TuningRecipe(steps=2400, peak_lr=3e-4, identity_weight=1.5, attribute_weight=0.18, seed=43)
-    return TuningRecipe(), second
+    third = replace(second, steps=2000, identity_weight=3.0, attribute_weight=0.15, seed=47)
+    return TuningRecipe(), second, third
 
 
 @dataclass(frozen=True)

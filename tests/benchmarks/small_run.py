@@ -70,7 +70,7 @@ def scores_json(people: int, kept: int) -> dict[str, object]:
         for side, shift, seed in (("recogniser", 0.0, 1), ("control", 0.017, 9))
     }
     witness = {
-        "space": "bundled-b-1",
+        "space": "bundled-b-2",
         "images": kept,
         "identities": people,
         "genuine_pairs": 20_000,
@@ -189,7 +189,7 @@ def build_run(
     people_metadata = {
         "source": "world: traits drawn in the procedural face world",
         "space": "world-1",
-        "reference_space": "bundled-a-1",
+        "reference_space": "bundled-a-2",
         "candidates": str(2 * people),
         "retired": "0",
     }
@@ -197,7 +197,7 @@ def build_run(
     pq.write_table(identities, root / "identities.parquet")
     (root / ".hydra" / "config.yaml").write_text("seed: 7\nsampler:\n  _target_: stages.sample.world.WorldPeople\n")
     (root / "scores.json").write_text(json.dumps(scores_json(people, int(kept.sum()))))
-    weights = {"embedder_a": {"file": "embedder_a.onnx", "sha256": "9c3e" * 16, "space": "bundled-a-1"}}
+    weights = {"embedder_a": {"file": "embedder_a.onnx", "sha256": "9c3e" * 16, "space": "bundled-a-2"}}
     (root / "weights.json").write_text(json.dumps(weights))
     return root
 

@@ -57,7 +57,7 @@ def test_the_card_says_where_the_people_come_from_and_marks_the_authentic_ones(r
     assert "| source of the people | world: traits drawn in the procedural face world |" in body
     assert "not sampled" not in body
     people = pq.read_table(run / "identities.parquet")
-    said = {"space": "bundled-a-1", "source": "authentic: embeddings of renders"}
+    said = {"space": "bundled-a-2", "source": "authentic: embeddings of renders"}
     pq.write_table(people.replace_schema_metadata(said), run / "identities.parquet")
     _, body = card_of(run)
     assert "| source of the people | authentic: embeddings of renders |" in body

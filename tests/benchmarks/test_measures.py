@@ -23,7 +23,7 @@ def test_every_figure_is_that_of_all_pairs():
     unit, ids = crowd()
     cosine = np.array([float(unit[i].astype(float) @ unit[j]) for i, j in combinations(range(len(ids)), 2)])
     same = np.array([ids[i] == ids[j] for i, j in combinations(range(len(ids)), 2)])
-    figures = witness(unit, ids, "bundled-b-1")
+    figures = witness(unit, ids, "bundled-b-2")
     assert (figures["images"], figures["identities"]) == (35, 7)
     assert (figures["genuine_pairs"], figures["impostor_pairs"]) == (same.sum(), (~same).sum())
     for kind, pairs in (("genuine", cosine[same]), ("impostor", cosine[~same])):

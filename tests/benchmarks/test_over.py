@@ -158,7 +158,7 @@ def test_a_mean_over_fewer_protocols_is_no_mean(runs):
 
 
 def test_witnesses_of_different_spaces_are_not_compared_in_silence(runs):
-    assert "Cosine of two photographs of one person, by bundled-b-1" in " ".join(
+    assert "Cosine of two photographs of one person, by bundled-b-2" in " ".join(
         texts(drawn(runs, swept(runs, 1, 2, 3)))
     )
     said = json.loads(runs["run 0"].read_text())

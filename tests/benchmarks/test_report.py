@@ -175,9 +175,9 @@ def test_one_training_is_called_one(run):
 
 def test_a_witness_in_the_judges_space_is_no_witness(run):
     assert "certify nothing. The witness" in Elements(page_of(run)).text
-    edit_scores(run, lambda said: said["witness"].update(space="bundled-a-1"))
+    edit_scores(run, lambda said: said["witness"].update(space="bundled-a-2"))
     assert (
-        "Judge and witness share the space bundled-a-1: the figures below certify nothing."
+        "Judge and witness share the space bundled-a-2: the figures below certify nothing."
         in Elements(page_of(run)).text
     )
 
@@ -231,7 +231,7 @@ def said_of_people(run, **said):
 
 
 def test_the_bundled_generators_people_are_not_said_to_come_from_photographs(run):
-    text = said_of_people(run, space="bundled-a-1", source="sphere: directions")
+    text = said_of_people(run, space="bundled-a-2", source="sphere: directions")
     assert "trained on renders of the procedural world and on nothing else" in text
     assert "Everybody here is procedural" not in text
     assert "whom the generator was trained on is not measured" not in text
@@ -245,7 +245,7 @@ def test_the_page_says_where_the_people_come_from(run):
 
 
 def test_authentic_people_are_marked_as_such(run):
-    text = said_of_people(run, space="bundled-a-1", source="authentic: embeddings of renders")
+    text = said_of_people(run, space="bundled-a-2", source="authentic: embeddings of renders")
     assert text.count("authentic: embeddings of renders") == 2
     assert "These identities were not sampled: they are embeddings of authentic pictures, here of renders." in text
 

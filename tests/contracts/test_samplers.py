@@ -6,7 +6,7 @@ from tests.contracts.conftest import build, names
 
 @pytest.fixture(params=names("sampler"))
 def sampler(request, tmp_path, statistics):
-    strangers = {"_target_": "tests.stages.strangers.Strangers", "space": "bundled-a-1"}  # no default makes any
+    strangers = {"_target_": "tests.stages.strangers.Strangers", "space": "bundled-a-2"}  # no default makes any
     needs = {"population": {"statistics": str(statistics)}, "two_stage": {"generator": strangers}}
     return build("sampler", request.param, tmp_path, **needs.get(request.param, {}))
 

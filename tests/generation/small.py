@@ -68,7 +68,7 @@ def autoencoder(seed: int = 0) -> Autoencoder:
 TAUGHT = Taught((1.0, 4.0), (1.0, 3.0))
 
 
-def generator(space: str = "bundled-a-1", prediction: str = "v", taught: Taught | None = None) -> FaceDiffusion:
+def generator(space: str = "bundled-a-2", prediction: str = "v", taught: Taught | None = None) -> FaceDiffusion:
     return FaceDiffusion(autoencoder(), denoiser(), space, prediction, taught)
 
 

@@ -75,7 +75,7 @@ def order_for(run: RunDir, weights: Path, chunk_people: int = 2) -> steps.Order:
     return steps.Order(
         made_from="a test",
         space="world-1",
-        reference_space="bundled-a-1",
+        reference_space="bundled-a-2",
         seed=7,
         people=PEOPLE,
         chunk_people=chunk_people,
@@ -83,7 +83,7 @@ def order_for(run: RunDir, weights: Path, chunk_people: int = 2) -> steps.Order:
         sampler=partial(WorldPeople, "world-1"),
         planner=partial(planner, PHOTOGRAPHS),
         generator=partial(Rendered, "world-1"),
-        embedder=partial(Bundled, "bundled-a-1", weights=str(weights)),
+        embedder=partial(Bundled, "bundled-a-2", weights=str(weights)),
         judge=partial(judge, str(run.identities)),
         portraits=steps.Portraits(partial(planner, 2), min_found=1, over_plan=1.5, max_cosine=1.0),
     )

@@ -45,7 +45,7 @@ def test_recogniser_control_and_witness_are_scored(finished: RunDir) -> None:
     assert sorted(scores["recogniser"]["protocols"]) == sorted(scores["control"]["protocols"]) == protocols
     assert scores["recogniser"]["images"] == scores["control"]["images"] == kept
     assert scores["recogniser"]["recipe_sha256"] == scores["control"]["recipe_sha256"]
-    assert scores["witness"]["space"] == "bundled-b-1"
+    assert scores["witness"]["space"] == "bundled-b-2"
     assert scores["witness"]["images"] == kept
 
 

@@ -144,7 +144,7 @@ def test_other_eyes_look_at_the_same_pictures(asked: list[str], finished: Path, 
 @pytest.fixture(scope="module")
 def painted(asked: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The same of a generator that is conditioned on the judge's vectors, and has steps; renders are made once."""
-    part = ["generator._target_=tests.pipeline.toys.Painted", "generator.space=bundled-a-1", "+generator.steps=2"]
+    part = ["generator._target_=tests.pipeline.toys.Painted", "generator.space=bundled-a-2", "+generator.steps=2"]
     without = [f"~generator.{name}" for name in ("size_px", "device", "threads")]
     folder = tmp_path_factory.mktemp("painted") / "page"
     return [*asked, *part, *without, "planner=portrait", "steps=[1,8]", "steps_people=4", f"run={folder}"]
@@ -191,7 +191,7 @@ FAULTS = {
         ["generator.space=arcface-wf42m"],
         "embedder: expected the space that the generator is conditioned on, 'arcface-wf42m'",
     ),
-    "a witness that is the judge": (["witness.space=bundled-a-1"], "witness: expected another space"),
+    "a witness that is the judge": (["witness.space=bundled-a-2"], "witness: expected another space"),
     "renders of another framing": (
         ["generator@truth=close_up"],
         "truth: expected whole renders, as the generator's pictures are (generator@truth=rendered), got close-up",
@@ -208,7 +208,7 @@ FAULTS = {
     ),
     "a generator that has learnt from another embedder's vectors": (
         ["generator=bundled", "generator@truth=close_up"],  # the tiny one has the bundled one's space
-        "generator: expected weights that have learnt from the embedder's vectors (bundled-a-1, sha256 ",
+        "generator: expected weights that have learnt from the embedder's vectors (bundled-a-2, sha256 ",
     ),
     "no regressor": (["regressor_weights=/nowhere"], "regressor_weights: expected /nowhere/weights.json"),
 }
@@ -269,11 +269,11 @@ def seen_portraits(found: list[list[bool]]) -> Seen:
 
 def test_people_are_asked_for_by_one_portrait_and_known_by_the_others() -> None:
     seen = seen_portraits([[True, True, True], [False, True, True], [True, False, False], [True, True, True]])
-    told = portrayed(unseen(4, 0), seen, 1, "bundled-a-1", unit=True)
+    told = portrayed(unseen(4, 0), seen, 1, "bundled-a-2", unit=True)
     assert (told.ids, told.left_out) == ([0, 1, 3], 1)
     assert [int(vector.argmax()) for vector in told.vectors.values()] == [0, 4, 9]
     assert [np.flatnonzero(reference).tolist() for reference in told.references] == [[1, 2], [5], [10, 11]]
-    raw = portrayed(unseen(4, 0), seen, 1, "bundled-a-1", unit=False)
+    raw = portrayed(unseen(4, 0), seen, 1, "bundled-a-2", unit=False)
     assert raw.vectors[0].max() == pytest.approx(2.0)
 
 

@@ -145,8 +145,8 @@ def test_what_people_are_is_written_with_them_and_said_at_once_and_again(
 ) -> None:
     assert metadata(reference.identities)["source"] == WorldPeople.source
     run = RunDir(tmp_path)
-    eyes = Bundled("bundled-a-1", weights=str(weights))
-    sampler = partial(Authentic, WorldPeople("world-1"), Rendered("world-1"), planner(1), eyes, "bundled-a-1")
+    eyes = Bundled("bundled-a-2", weights=str(weights))
+    sampler = partial(Authentic, WorldPeople("world-1"), Rendered("world-1"), planner(1), eyes, "bundled-a-2")
     order = dataclasses.replace(order_for(run, weights), sampler=sampler, portraits=None)
     for beginning in ("sample: authentic: ", "sample: people are there, authentic: "):
         steps.sample(run, order, Local())

@@ -39,26 +39,26 @@ FAULTS = {
     ),
     "two spaces": (
         ["sampler=sphere"],
-        "sampler: expected people in the space of the generator, 'world-1', got 'bundled-a-1'",
+        "sampler: expected people in the space of the generator, 'world-1', got 'bundled-a-2'",
     ),
     "two-stage people of another generator": (
         ["sampler=two_stage"],
-        "sampler: expected people in the space of the sampler.generator, 'world-1', got 'bundled-a-1'",
+        "sampler: expected people in the space of the sampler.generator, 'world-1', got 'bundled-a-2'",
     ),
     "two-stage people of a generator that needs to be told whom": (
         ["sampler=two_stage"],
         "sampler.generator: expected one that makes unconditional pictures (strangers), got stages.generate.rendered",
     ),
     "authentic people of another embedder": (
-        ["sampler=authentic", "sampler.space=bundled-b-1"],
-        "sampler.embedder: expected that of the sampler's space, 'bundled-b-1', got 'bundled-a-1'",
+        ["sampler=authentic", "sampler.space=bundled-b-2"],
+        "sampler.embedder: expected that of the sampler's space, 'bundled-b-2', got 'bundled-a-2'",
     ),
     "authentic people who are photographed as nobody can be": (
         ["sampler=authentic", "sampler.planner.attributes.yaw_deg.high=120"],
         "sampler.planner.attributes.yaw_deg: expected values that stages.generate.rendered.Rendered honours, -75 to 75",
     ),
     "a witness that is the judge": (
-        ["witness.space=bundled-a-1"],
+        ["witness.space=bundled-a-2"],
         "witness: expected another space than the embedder's",
     ),
     "nobody enrolled and two spaces": (["enrol=null"], "enrol: expected portraits"),
@@ -90,7 +90,7 @@ FAULTS = {
     ),
     "people in a space that the bundled generator does not know": (
         ["generator=bundled"],
-        "sampler: expected people in the space of the generator, 'bundled-a-1', got 'world-1'",
+        "sampler: expected people in the space of the generator, 'bundled-a-2', got 'world-1'",
     ),
     "a disk that is too small": (["people=1000000", "images_per_identity=1000"], "GB free for"),
 }

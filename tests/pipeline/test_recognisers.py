@@ -90,7 +90,7 @@ def test_seeds_are_scored_together_and_one_by_one_with_a_verdict(
 ) -> None:
     run = RunDir(shutil.copytree(trained.root, tmp_path / "run"))
     protocols = partial(WorldProtocols, ["wild"], pairs=20)
-    witness = partial(Bundled, "bundled-b-1", weights=str(weights))
+    witness = partial(Bundled, "bundled-b-2", weights=str(weights))
     steps.verify(run, protocols, witness, "a witness", 100, 2, Local(), anew=False)
     scores = json.loads(run.scores.read_text())
     ours = scores["recogniser"]
@@ -109,6 +109,6 @@ def test_seeds_are_scored_together_and_one_by_one_with_a_verdict(
 
 
 def test_a_seed_that_was_never_trained_is_named(trained: RunDir, weights: Path) -> None:
-    witness = partial(Bundled, "bundled-b-1", weights=str(weights))
+    witness = partial(Bundled, "bundled-b-2", weights=str(weights))
     with pytest.raises(ValueError, match=r"expected .*/model_2/model\.json, which the step train writes"):
         steps.verify(trained, partial(WorldProtocols, ["wild"]), witness, "", 100, 3, Local(), anew=False)

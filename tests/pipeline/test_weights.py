@@ -107,8 +107,8 @@ def test_the_files_are_listed_with_the_hashes_that_they_have(made):
     for name, space in (
         ("detector", ""),
         ("regressor", ""),
-        ("embedder_a", "bundled-a-1"),
-        ("embedder_b", "bundled-b-1"),
+        ("embedder_a", "bundled-a-2"),
+        ("embedder_b", "bundled-b-2"),
     ):
         weights = bundled(name, out)
         assert weights.verify().stat().st_size > 100_000
@@ -194,8 +194,8 @@ def somebody(vector):
 
 def test_the_generator_that_is_shipped_draws_whom_its_population_holds(made):
     _, out = made
-    person = Population(bundled("population", out).verify(), 4, "bundled-a-1", unit=True)(1, np.random.default_rng(0))
-    pictures = Bundled("bundled-a-1", steps=1, batch_size=1, weights=out)(somebody(person[0])).pixels
+    person = Population(bundled("population", out).verify(), 4, "bundled-a-2", unit=True)(1, np.random.default_rng(0))
+    pictures = Bundled("bundled-a-2", steps=1, batch_size=1, weights=out)(somebody(person[0])).pixels
     assert pictures.shape == (1, 112, 112, 3)
     assert bundled("generator", out).space == ""
 
@@ -459,7 +459,7 @@ def test_a_denoiser_trained_alone_draws_as_weights_that_are_not_distilled(made, 
     assert CliRunner().invoke(app, words).exit_code == 0
     assert json.loads((run / "weights.json").read_text()).keys() == {"generator"}
     assert diffusion.load(bundled("generator", run).verify()).taught is None
-    pictures = Bundled("bundled-a-1", steps=1, batch_size=1, weights=run)(
+    pictures = Bundled("bundled-a-2", steps=1, batch_size=1, weights=run)(
         somebody(np.eye(1, 128, dtype=np.float32)[0])
     ).pixels
     assert pictures.shape == (1, 112, 112, 3)
@@ -468,7 +468,7 @@ def test_a_denoiser_trained_alone_draws_as_weights_that_are_not_distilled(made, 
     checked = CliRunner().invoke(app, ["check", f"weights={out}", *words])
     assert checked.exit_code == 0, checked.output
     refused = CliRunner().invoke(app, ["check", *words])  # by the bundled embedder, which it has not learnt from
-    assert "generator: expected weights that have learnt from the embedder's vectors (bundled-a-1" in refused.stderr
+    assert "generator: expected weights that have learnt from the embedder's vectors (bundled-a-2" in refused.stderr
 
 
 def test_a_work_folder_without_the_embedder_of_its_vectors_is_refused(made, tmp_path):
@@ -492,7 +492,7 @@ def test_two_processes_train_one_denoiser(made, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("on cpu, 2 processes") == 1
-    assert diffusion.load(tmp_path / "run" / "generator.safetensors").space == "bundled-a-1"
+    assert diffusion.load(tmp_path / "run" / "generator.safetensors").space == "bundled-a-2"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.stages.conftest import write_detector
 
-SPACES = {"embedder_a": "bundled-a-1", "embedder_b": "bundled-b-1"}
+SPACES = {"embedder_a": "bundled-a-2", "embedder_b": "bundled-b-2"}
 DIMENSIONS = 32
 
 

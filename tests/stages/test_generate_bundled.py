@@ -12,7 +12,7 @@ from stages.plan import Planner, Uniform
 from stages.records import Chunk, Identity, Variation
 from tests.generation.small import TAUGHT, write_generator
 
-SPACE = "bundled-a-1"
+SPACE = "bundled-a-2"
 PLANNER = Planner(3, {"yaw_deg": Uniform(-60, 60), "age_years": Uniform(20, 60)})
 
 
@@ -164,7 +164,7 @@ def unit(length=128):
     ("vector", "told"),
     [
         (unit(64), r"identity 0: expected a vector of 128 numbers, got shape \(64,\)"),
-        (unit() * 2, "identity 0: expected a unit vector of bundled-a-1, got norm 2"),
+        (unit() * 2, "identity 0: expected a unit vector of bundled-a-2, got norm 2"),
         (np.where(np.arange(128) == 5, np.nan, unit()).astype(np.float32), "got norm nan"),
     ],
 )
@@ -190,7 +190,7 @@ def test_an_attribute_unknown_or_out_of_range_is_refused(bundled, attributes, to
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"space": "bundled-b-1"}, "space: expected 'bundled-a-1', .*, got 'bundled-b-1'"),
+        ({"space": "bundled-b-2"}, "space: expected 'bundled-a-2', .*, got 'bundled-b-2'"),
         ({"steps": 0}, "steps: expected 1 to 1000 with scheduler 'dpm', got 0"),
         ({"scheduler": "lcm", "steps": 51}, "steps: expected 1 to 50 with scheduler 'lcm', got 51"),
         ({"scheduler": "euler"}, "scheduler: expected one of ddim, dpm, lcm, ddpm, got 'euler'"),
