@@ -16,13 +16,15 @@ from generation.sampling import LCM_STEPS, SCHEDULERS, Guidance, sample
 from generation.weights import bundled
 from generation.world import ATTRIBUTES, CONTROLS, attribute_table, expose
 from generation.world.circumstances import random_backgrounds
+from generation.world.scenes import Photograph, generator_attributes
 from stages.records import Chunk, Images
 
 NAME = "generator"  # in weights.json
-# Done to the finished picture, exactly as the world's camera does. No latent has room for noise and JPEG. Blur and few
-# pixels the model has learnt, and draws where they are left open; where they are asked for it draws a sharp picture.
-CAMERA = ("blur_px", "noise", "jpeg_quality", "low_resolution_px")
+# Done to a finished, sharp picture, exactly as the world's camera does: no latent has room for noise and JPEG, and blur
+# and few pixels, which the model has learnt, it draws less exactly.
+SHARP = {name: ATTRIBUTES[name].neutral for name in ("blur_px", "noise", "jpeg_quality", "low_resolution_px")}
 CLOSER = CLOSE_UP_OF_PX / diffusion.SIZE_PX  # a close-up is a part of the picture whose pixels the plan counts
+STRANGER_STEPS = 16  # at least; the weights' few are tuned for somebody who is told, and draw one face for all others
 UNIT = 1e-3  # how far a unit vector's norm may be from 1
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 # Measured at three passes a step: torch and the model take 0.55 GB, and each picture 5.2 MB in bf16, 8.6 MB in fp32.
@@ -33,9 +35,10 @@ BYTES_OF_PICTURE = {"bf16": 6_000_000, "fp32": 10_000_000}
 class Bundled:
     """Photographs the people of a chunk: unit vectors of embedder A in, close-ups out.
 
-    An attribute that a plan does not name is left open: the model chooses. (In the world it would be neutral.) What no
-    attribute names, the day's haircut or the framing, each picture has of its own seed, as in the world; and its
-    background, too, where the plan names none. Of a picture that is asked for without any, all is left open.
+    An attribute that a plan does not name is left open: the picture's seed draws it, as photographs of the training
+    were drawn. (In the world it would be neutral.) What no attribute names, the day's haircut or the framing, each
+    picture has of its own seed, too. The model is told all of it. It has also learnt to be told nothing, which guidance
+    starts from, but in few steps it answers that by the mean of all it might draw.
 
     Args:
         space: Of the vectors, literally: the space of the embedder that the model was trained with.
@@ -140,57 +143,53 @@ class Bundled:
         for row in chunk.variations:
             _check_attributes(row.key, row.attributes)
         rows = chunk.variations
+        photographs = [_photograph(row.attributes, row.seed) for row in rows]
         vectors = np.stack([vector_of[row.identity_id] for row in rows])
-        table = np.array([[_told(name, row.attributes) for name in self._told] for row in rows], np.float32)
         seeds = np.array([row.seed for row in rows], np.int64)
-        circumstances = self._circumstances([row.attributes for row in rows], seeds)
-        pixels = self._drawn(vectors, table, np.ones(len(rows), bool), seeds, circumstances)
-        for picture, row in zip(pixels, rows, strict=True):
-            _through_the_camera(picture, row.attributes, row.seed)
+        pixels = self._drawn(vectors, photographs, np.ones(len(rows), bool), seeds, self.steps)
         return Images(chunk, pixels)
 
     def strangers(self, seeds: Int64[np.ndarray, " b"]) -> UInt8[np.ndarray, "b 112 112 3"]:
-        """Pictures of nobody asked for, all attributes left open: samples of the unconditional model."""
-        b, shape = len(seeds), self._model.denoiser.shape
-        nobody = np.zeros((b, shape.identity_dimensions), np.float32)
-        table = np.full((b, len(self._told)), np.nan, np.float32)
-        open_too = np.full((b, shape.circumstances), np.nan, np.float32)
-        return self._drawn(nobody, table, np.zeros(b, bool), seeds, open_too)
-
-    def _circumstances(
-        self, attributes: Sequence[Mapping[str, Any]], seeds: Int64[np.ndarray, " b"]
-    ) -> Float32[np.ndarray, "b c"]:
-        """Of pictures; NaN where no attribute is named, as the model has learnt it."""
-        shape = self._model.denoiser.shape
-        if not shape.circumstances:
-            return np.zeros((len(seeds), 0), np.float32)
-        walls = random_backgrounds(seeds)
-        table = attribute_table([{"background": float(w)} | {**a} for w, a in zip(walls, attributes, strict=True)])
-        told = close_up_circumstances(table, seeds, shape.latent_size)
-        named = {*self._told, "background"}
-        told[[named.isdisjoint(asked) for asked in attributes]] = np.nan
-        return told
+        """Pictures of nobody asked for, in `STRANGER_STEPS` or more: samples of the model without an identity."""
+        nobody = np.zeros((len(seeds), self._model.denoiser.shape.identity_dimensions), np.float32)
+        photographs = [_photograph({}, int(seed)) for seed in seeds]
+        return self._drawn(nobody, photographs, np.zeros(len(seeds), bool), seeds, max(self.steps, STRANGER_STEPS))
 
     def _drawn(
         self,
         vectors: Float32[np.ndarray, "b d"],
-        table: Float32[np.ndarray, "b a"],
+        photographs: Sequence[Photograph],
         someone: Bool[np.ndarray, " b"],
         seeds: Int64[np.ndarray, " b"],
-        circumstances: Float32[np.ndarray, "b n"],
+        steps: int,
     ) -> UInt8[np.ndarray, "b 112 112 3"]:
+        sharp = [photograph | SHARP for photograph in photographs]
+        table = np.array([[photograph[name] for name in self._told] for photograph in sharp], np.float32)
+        circumstances = self._circumstances(photographs, seeds)
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         parts = [
-            self._batch(vectors[s], table[s], someone[s], circumstances[s], seeds[s]) for s in self._slices(len(seeds))
+            self._batch(steps, vectors[s], table[s], someone[s], circumstances[s], seeds[s])
+            for s in self._slices(len(seeds))
         ]
         torch.set_num_threads(before)  # of the process, in which a recogniser may be trained next
-        return np.concatenate(parts)
+        pixels = np.concatenate(parts)
+        for picture, photograph, seed in zip(pixels, photographs, seeds, strict=True):
+            _through_the_camera(picture, photograph, int(seed))
+        return pixels
+
+    def _circumstances(
+        self, photographs: Sequence[Photograph], seeds: Int64[np.ndarray, " b"]
+    ) -> Float32[np.ndarray, "b c"]:
+        shape = self._model.denoiser.shape
+        if not shape.circumstances:
+            return np.zeros((len(seeds), 0), np.float32)
+        return close_up_circumstances(attribute_table(photographs), seeds, shape.latent_size)
 
     def _slices(self, rows: int) -> Iterator[slice]:
         return (slice(first, first + self._batch_size) for first in range(0, rows, self._batch_size))
 
-    def _batch(self, *told: np.ndarray) -> np.ndarray:
+    def _batch(self, steps: int, *told: np.ndarray) -> np.ndarray:
         """Pictures of one batch: vectors, attributes, whether they are of someone, circumstances, seeds."""
         rows, spare = len(told[0]), self._batch_size - len(told[0])
         *filled, seeds = (np.concatenate([a, np.repeat(a[-1:], spare, 0)]) for a in told)
@@ -199,11 +198,11 @@ class Bundled:
             self._model.denoiser,
             vector,
             attributes,
-            ~attributes.isnan(),
+            torch.ones_like(attributes, dtype=torch.bool),
             who,
             seeds,
             self.scheduler,
-            self.steps,
+            steps,
             self._guidance,
             self._model.prediction,
             distilled=self._model.taught is not None,
@@ -238,17 +237,16 @@ def _check_attributes(key: str, attributes: Mapping[str, Any]) -> None:
             raise ValueError(f"{key}: expected {low:g} <= {name} <= {high:g}, got {value}")
 
 
-def _told(name: str, attributes: Mapping[str, Any]) -> float:
-    """What the model is told of an attribute: NaN where it is left open."""
-    if name in CAMERA and name in attributes:
-        return ATTRIBUTES[name].neutral
-    return float(attributes.get(name, np.nan))
+def _photograph(asked: Mapping[str, Any], seed: int) -> Photograph:
+    """A photograph with every attribute: those that are asked for, all others as the seed draws them."""
+    drawn = generator_attributes(1, np.random.default_rng([seed, 79]))[0]
+    wall = float(random_backgrounds(np.array([seed]))[0])
+    return drawn | {"background": wall} | {name: float(value) for name, value in asked.items()}
 
 
-def _through_the_camera(picture: UInt8[np.ndarray, "112 112 3"], attributes: Mapping[str, Any], seed: int) -> None:
-    """Does to the picture, in place, what was asked for of the camera."""
-    asked = {name: attributes.get(name, ATTRIBUTES[name].neutral) for name in CAMERA}
-    if any(value != ATTRIBUTES[name].neutral for name, value in asked.items()):
-        blur_px, noise, quality, low_resolution_px = asked.values()
+def _through_the_camera(picture: UInt8[np.ndarray, "112 112 3"], photograph: Photograph, seed: int) -> None:
+    """Does to the picture, in place, what the photograph's camera does."""
+    if any(photograph[name] != neutral for name, neutral in SHARP.items()):
+        blur_px, noise, quality, low_resolution_px = (photograph[name] for name in SHARP)
         exact, rng = picture.astype(np.float32) / 255, np.random.default_rng(seed)
         picture[:] = expose(exact, blur_px * CLOSER, noise, quality, low_resolution_px / CLOSER, rng)

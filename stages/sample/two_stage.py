@@ -15,7 +15,7 @@ NOBODY = np.zeros(0, np.float32)
 
 @runtime_checkable
 class Unconditional(Protocol):
-    """A generator that also makes pictures with identity and attributes left open, a seed each."""
+    """A generator that also makes pictures of nobody asked for, a seed each."""
 
     @property
     def space(self) -> str: ...
