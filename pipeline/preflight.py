@@ -74,7 +74,8 @@ def check(cfg: DictConfig, run: RunDir) -> None:
     problems += [line for name, lines in unbound.items() if not _repeats(name, parts) for line in lines]
     fit = {name: part for name, part in parts.items() if part is not None and not unbound[name]}
     built = dict(_built(fit, problems))
-    problems += [*_attributes(fit, built), *_spaces(fit), *_stations(built), *_weights(fit), *_memory(fit)]
+    problems += [*_attributes(fit, built), *_spaces(fit), *_stations(built)]
+    problems += [*_unbuilt(fit)] or [*_memory(fit)]  # of settings in range alone a size can be told
     problems += [*precision(fit.get("trainer", {})), *_belongs(cfg, run), *_disk(cfg, run)]
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
@@ -286,18 +287,20 @@ def _stations(built: Mapping[str, Any]) -> Iterator[str]:
             yield f"runner: {error}"
 
 
-def _weights(parts: Mapping[str, Any]) -> Iterator[str]:
-    """Weights on disk are those that their space names. A part that has weights has a `check_weights` that says so."""
+def _unbuilt(parts: Mapping[str, Any]) -> Iterator[str]:
+    """Parts that are built by workers alone say what they know without it, where they have a method that does:
+    `check_settings`, whether these are in range; `check_weights`, whether those on disk are those that their space
+    names."""
     for name in ("generator", "embedder", "witness", "sampler.generator", "sampler.embedder"):
         if name not in parts or _repeats(name, parts):
             continue
-        verify = getattr(_locate(parts[name]["_target_"]), "check_weights", None)
-        if verify is None:
-            continue
-        try:
-            verify(**fitting(verify, parts[name]))
-        except (ValueError, OSError) as error:
-            yield f"{name}: {innermost(error)}"
+        for question in ("check_settings", "check_weights"):
+            ask = getattr(_locate(parts[name]["_target_"]), question, None)
+            try:
+                if ask is not None:
+                    ask(**fitting(ask, parts[name]))
+            except (TypeError, ValueError, OSError) as error:
+                yield f"{name}: {innermost(error)}"
 
 
 def _memory(parts: Mapping[str, Any]) -> Iterator[str]:
@@ -427,7 +430,7 @@ def check_evaluation(cfg: DictConfig, folder: Path) -> None:
     fit = {name: part for name, part in parts.items() if part is not None and not unbound[name]}
     built = dict(_built(fit, problems))
     problems += [*_attributes(fit, built, PHOTOGRAPHED), *_evaluation_spaces(fit), *_portraits(cfg, built)]
-    problems += [*_evaluation_belt(built), *_weights(fit), *_regressor(cfg), *_training(cfg)]
+    problems += [*_evaluation_belt(built), *_unbuilt(fit), *_regressor(cfg), *_training(cfg)]
     problems += [] if problems else [*_room(folder, _evaluation_bytes(cfg))]
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))

@@ -82,6 +82,40 @@ class Bundled:
         return bundled(NAME, weights).vectors_of
 
     @staticmethod
+    def check_settings(
+        steps: int = 3,
+        scheduler: str = "dpm",
+        guidance_identity: float = 1.0,
+        guidance_attributes: float = 1.0,
+        precision: str = "bf16",
+        threads: int = 1,
+        batch_size: int = 16,
+    ) -> None:
+        """Preflight's question, answered without a model loaded: are the settings in range?
+
+        Raises:
+            ValueError: If one is not.
+        """
+        for name, number in (("steps", steps), ("threads", threads), ("batch_size", batch_size)):
+            if not isinstance(number, int):  # from a config comes what was written there
+                raise ValueError(f"{name}: expected a whole number, got {number!r}")
+        if scheduler not in SCHEDULERS:
+            raise ValueError(f"scheduler: expected one of {', '.join(SCHEDULERS)}, got {scheduler!r}")
+        most = LCM_STEPS if scheduler == "lcm" else 1000
+        if not 1 <= steps <= most:
+            raise ValueError(f"steps: expected 1 to {most} with scheduler {scheduler!r}, got {steps}")
+        for name, value in (("guidance_identity", guidance_identity), ("guidance_attributes", guidance_attributes)):
+            if not 0 <= value <= 20:
+                raise ValueError(f"{name}: expected 0 to 20, got {value}")
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+        if threads < 1 or batch_size < 1:
+            raise ValueError(f"threads, batch_size: expected at least 1, got {threads}, {batch_size}")
+        # torch's GroupNorm sums over a thread's part of the batch: a picture in two parts is rounded differently.
+        if batch_size % threads:
+            raise ValueError(f"batch_size: expected a multiple of {threads} threads, got {batch_size}")
+
+    @staticmethod
     def check_weights(weights: str | Path | None = None) -> None:
         """Preflight's question, answered without a model loaded: is the right file there?
 
@@ -108,21 +142,7 @@ class Bundled:
         batch_size: int = 16,
         weights: str | Path | None = None,
     ) -> None:
-        if scheduler not in SCHEDULERS:
-            raise ValueError(f"scheduler: expected one of {', '.join(SCHEDULERS)}, got {scheduler!r}")
-        most = LCM_STEPS if scheduler == "lcm" else 1000
-        if not 1 <= steps <= most:
-            raise ValueError(f"steps: expected 1 to {most} with scheduler {scheduler!r}, got {steps}")
-        for name, value in (("guidance_identity", guidance_identity), ("guidance_attributes", guidance_attributes)):
-            if not 0 <= value <= 20:
-                raise ValueError(f"{name}: expected 0 to 20, got {value}")
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
-        if threads < 1 or batch_size < 1:
-            raise ValueError(f"threads, batch_size: expected at least 1, got {threads}, {batch_size}")
-        # torch's GroupNorm sums over a thread's part of the batch: a picture in two parts is rounded differently.
-        if batch_size % threads:
-            raise ValueError(f"batch_size: expected a multiple of {threads} threads, got {batch_size}")
+        self.check_settings(steps, scheduler, guidance_identity, guidance_attributes, precision, threads, batch_size)
         if device != "cpu" and not torch.cuda.is_available():
             raise ValueError(f"device: expected 'cpu' where torch sees no CUDA device, got {device!r}")
         model = diffusion.load(bundled(NAME, weights).verify())

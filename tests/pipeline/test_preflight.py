@@ -74,6 +74,14 @@ FAULTS = {
         ["runner=ray", "runner.pools.belt.stations=[generate,embed,judge]"],
         "runner: expected station `enrol` in exactly one of runner.pools, found it in none",
     ),
+    "no steps of the bundled generator": (
+        ["generator=bundled", "generator.steps=0"],
+        "generator: steps: expected 1 to 1000 with scheduler 'dpm', got 0",
+    ),
+    "a word where the bundled generator's number belongs": (
+        ["generator=bundled", "generator.batch_size=many"],
+        "'many'",  # in the words of the tests' own type checks; elsewhere "expected a whole number, got 'many'"
+    ),
     "batches that are larger than the memory": (
         ["generator=bundled", "generator.batch_size=1000000"],
         "of free memory for 1 workers with batches of 1000000, got",
