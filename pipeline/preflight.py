@@ -75,6 +75,7 @@ def check(cfg: DictConfig, run: RunDir) -> None:
     fit = {name: part for name, part in parts.items() if part is not None and not unbound[name]}
     built = dict(_built(fit, problems))
     problems += [*_attributes(fit, built), *_spaces(fit), *_stations(built)]
+    problems += [*_device(fit)]
     problems += [*_unbuilt(fit)] or [*_memory(fit)]  # of settings in range alone a size can be told
     problems += [*precision(fit.get("trainer", {})), *_belongs(cfg, run), *_disk(cfg, run)]
     if problems:
@@ -303,6 +304,20 @@ def _unbuilt(parts: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{name}: {innermost(error)}"
 
 
+def _device(parts: Mapping[str, Any]) -> Iterator[str]:
+    """The generator's GPU is there, and its workers hold a part of it: Ray hides all GPUs from those that hold none."""
+    device, runner = str(parts.get("generator", {}).get("device", "cpu")), parts.get("runner", {})
+    if device == "cpu":
+        return
+    for name, pool in runner.get("pools", {}).items():
+        if "generate" in pool["stations"] and not pool.get("num_gpus"):
+            yield f"runner.pools.{name}.num_gpus: expected more than 0 for generator.device={device}, got 0"
+    import torch
+
+    if runner.get("address") is None and not torch.cuda.is_available():
+        yield f"generator.device: expected cpu where torch sees no CUDA device, got {device}"
+
+
 def _memory(parts: Mapping[str, Any]) -> Iterator[str]:
     """The workers' batches fit into memory. A part whose batches are large has a `memory_bytes` that says how large."""
     generator = parts.get("generator", {})
@@ -430,7 +445,7 @@ def check_evaluation(cfg: DictConfig, folder: Path) -> None:
     fit = {name: part for name, part in parts.items() if part is not None and not unbound[name]}
     built = dict(_built(fit, problems))
     problems += [*_attributes(fit, built, PHOTOGRAPHED), *_evaluation_spaces(fit), *_portraits(cfg, built)]
-    problems += [*_evaluation_belt(built), *_unbuilt(fit), *_regressor(cfg), *_training(cfg)]
+    problems += [*_evaluation_belt(built), *_device(fit), *_unbuilt(fit), *_regressor(cfg), *_training(cfg)]
     problems += [] if problems else [*_room(folder, _evaluation_bytes(cfg))]
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))

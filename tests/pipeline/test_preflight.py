@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from generation.weights import FOLDER, bundled
 from pipeline.rundir import RunDir
@@ -82,6 +83,10 @@ FAULTS = {
         ["generator=bundled", "generator.batch_size=many"],
         "'many'",  # in the words of the tests' own type checks; elsewhere "expected a whole number, got 'many'"
     ),
+    "a GPU that the workers do not hold": (
+        ["generator=bundled", "generator.device=cuda", "runner=ray"],
+        "runner.pools.belt.num_gpus: expected more than 0 for generator.device=cuda, got 0",
+    ),
     "batches that are larger than the memory": (
         ["generator=bundled", "generator.batch_size=1000000"],
         "of free memory for 1 workers with batches of 1000000, got",
@@ -102,6 +107,18 @@ FAULTS = {
     ),
     "a disk that is too small": (["people=1000000", "images_per_identity=1000"], "GB free for"),
 }
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a CUDA device")
+@pytest.mark.parametrize(
+    ("address", "here"), [([], True), (["runner.address=host:6379"], False)], ids=["this machine", "a cluster"]
+)
+def test_a_gpu_is_looked_for_where_the_workers_are(
+    address: list[str], here: bool, words: list[str], tmp_path: Path
+) -> None:
+    told = facemint("run", *words, f"run={tmp_path}/run", "generator.device=cuda", "runner=ray", *address, "people=1")
+    assert ("generator.device: expected cpu where torch sees no CUDA device, got cuda" in told.stderr) == here
+    assert "people: expected" in told.stderr
 
 
 @pytest.mark.parametrize("fault", FAULTS)
