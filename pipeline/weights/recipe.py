@@ -85,7 +85,7 @@ def tuning_rounds() -> tuple[TuningRecipe, ...]:
     """Each begins with a high learning rate anew: terms had fallen as long as the rate of the first was high.
 
     After the first alone smiles were weak (rank correlation 0.51), after the second people a little (AUC of own versus
-    other 0.9940), so the third looks hardest at who is shown: 0.9953, and 0.9948 of other people
+    other 0.9940), so the third looks hardest at who is shown: 0.9951, mean of three draws of people
     (benchmarks/results/weights_from_nothing_2026-11-29.md).
     """
     second = TuningRecipe(steps=2400, peak_lr=3e-4, identity_weight=1.5, attribute_weight=0.18, seed=43)
