@@ -74,8 +74,7 @@ def check(cfg: DictConfig, run: RunDir) -> None:
     problems += [line for name, lines in unbound.items() if not _repeats(name, parts) for line in lines]
     fit = {name: part for name, part in parts.items() if part is not None and not unbound[name]}
     built = dict(_built(fit, problems))
-    problems += [*_attributes(fit, built), *_spaces(fit), *_stations(built)]
-    problems += [*_device(fit)]
+    problems += [*_attributes(fit, built), *_spaces(fit), *_stations(built), *_device(fit)]
     problems += [*_unbuilt(fit)] or [*_memory(fit)]  # of settings in range alone a size can be told
     problems += [*precision(fit.get("trainer", {})), *_belongs(cfg, run), *_disk(cfg, run)]
     if problems:
@@ -300,7 +299,7 @@ def _unbuilt(parts: Mapping[str, Any]) -> Iterator[str]:
             try:
                 if ask is not None:
                     ask(**fitting(ask, parts[name]))
-            except (TypeError, ValueError, OSError) as error:
+            except (ValueError, OSError) as error:
                 yield f"{name}: {innermost(error)}"
 
 

@@ -83,21 +83,21 @@ class Bundled:
 
     @staticmethod
     def check_settings(
-        steps: int = 3,
-        scheduler: str = "dpm",
-        guidance_identity: float = 1.0,
-        guidance_attributes: float = 1.0,
-        precision: str = "bf16",
-        threads: int = 1,
-        batch_size: int = 16,
+        steps: Any = 3,
+        scheduler: Any = "dpm",
+        guidance_identity: Any = 1.0,
+        guidance_attributes: Any = 1.0,
+        precision: Any = "bf16",
+        threads: Any = 1,
+        batch_size: Any = 16,
     ) -> None:
-        """Preflight's question, answered without a model loaded: are the settings in range?
+        """Preflight's question, answered without a model loaded: are the settings, whatever a config has, in range?
 
         Raises:
             ValueError: If one is not.
         """
         for name, number in (("steps", steps), ("threads", threads), ("batch_size", batch_size)):
-            if not isinstance(number, int):  # from a config comes what was written there
+            if not isinstance(number, int):
                 raise ValueError(f"{name}: expected a whole number, got {number!r}")
         if scheduler not in SCHEDULERS:
             raise ValueError(f"scheduler: expected one of {', '.join(SCHEDULERS)}, got {scheduler!r}")
@@ -105,8 +105,8 @@ class Bundled:
         if not 1 <= steps <= most:
             raise ValueError(f"steps: expected 1 to {most} with scheduler {scheduler!r}, got {steps}")
         for name, value in (("guidance_identity", guidance_identity), ("guidance_attributes", guidance_attributes)):
-            if not 0 <= value <= 20:
-                raise ValueError(f"{name}: expected 0 to 20, got {value}")
+            if not isinstance(value, int | float) or not 0 <= value <= 20:
+                raise ValueError(f"{name}: expected 0 to 20, got {value!r}")
         if precision not in PRECISIONS:
             raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
         if threads < 1 or batch_size < 1:

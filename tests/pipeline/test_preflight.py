@@ -81,7 +81,7 @@ FAULTS = {
     ),
     "a word where the bundled generator's number belongs": (
         ["generator=bundled", "generator.batch_size=many"],
-        "'many'",  # in the words of the tests' own type checks; elsewhere "expected a whole number, got 'many'"
+        "generator: batch_size: expected a whole number, got 'many'",
     ),
     "a GPU that the workers do not hold": (
         ["generator=bundled", "generator.device=cuda", "runner=ray"],
